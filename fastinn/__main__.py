@@ -1,0 +1,5 @@
+"""Runs the commands as ``python -m fastinn``."""
+
+from fastinn.cli import main
+
+main()

@@ -1,0 +1,79 @@
+"""One place for shape, dtype and finiteness errors."""
+
+import torch
+from torch import Tensor
+
+from fastinn._arrays import as_tensor
+from fastinn._types import Array
+
+
+def rows(array: Array, name: str = "x") -> Tensor:
+    """Check that ``array`` is a non-empty, finite matrix of samples by features.
+
+    Args:
+        array: Candidate of shape ``(n_samples, n_features)``.
+        name: What to call it in an error.
+
+    Returns:
+        A floating-point tensor; integers become float64.
+
+    Raises:
+        ValueError: If it is not 2-D, is empty, or holds NaN or infinity (the row is named).
+    """
+    x = as_tensor(array)
+    if x.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, expected (n_samples, n_features); "
+            "flatten the leading dimensions first"
+        )
+    if 0 in x.shape:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}: there is nothing in it to align")
+    if not x.is_floating_point():
+        x = x.double()
+    finite(x, name)
+    return x
+
+
+def finite(x: Tensor, name: str = "x") -> None:
+    """Raise ``ValueError`` that names the first row of ``x`` with NaN or infinity."""
+    # The sum is finite unless a row is bad (or overflows), and costs a tenth of the full check.
+    if torch.isfinite(x.sum(dtype=torch.float64)):
+        return
+    bad = (~torch.isfinite(x)).any(dim=1).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"{name} holds NaN or infinity in {len(bad)} of {len(x)} rows, first in row "
+            f"{int(bad[0])}; drop those rows or mend what produced them"
+        )
+
+
+def paired(x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
+    """Check two matrices whose row ``i`` is the same sample; see :func:`rows`."""
+    a, b = rows(x, names[0]), rows(y, names[1])
+    if len(a) != len(b):
+        raise ValueError(
+            f"{names[0]} has {len(a)} rows and {names[1]} has {len(b)}: row i must be the same "
+            "token in both; extract both from the same corpus with the same tokenizer"
+        )
+    return a, b
+
+
+def n_features(
+    x: Tensor, expected: int, name: str, fitted_on: str = "the aligner was fitted on"
+) -> None:
+    """Raise ``ValueError`` unless ``x`` has ``expected`` columns."""
+    if x.shape[1] != expected:
+        raise ValueError(f"{name} has {x.shape[1]} features, {fitted_on} {expected}")
+
+
+def one_of(value: object, allowed: tuple[object, ...], name: str) -> None:
+    """Raise ``ValueError`` that lists what is allowed unless ``value`` is one of it."""
+    if value not in allowed:
+        listed = ", ".join(repr(item) for item in allowed)
+        raise ValueError(f"{name} is {value!r}, expected one of {listed}")
+
+
+def at_least(value: float, minimum: float, name: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is at least ``minimum``."""
+    if not value >= minimum:
+        raise ValueError(f"{name} is {value}, expected at least {minimum}")
