@@ -1,0 +1,240 @@
+"""Pretraining of small BERTs that differ in nothing but their seed."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
+from fastinn.embed.corpus import Corpus
+
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_UNSCORED = -100  # cross_entropy's own mark for positions that carry no loss
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Shape of a mini BERT and how it is trained.
+
+    Attributes:
+        hidden: Width of the hidden states.
+        layers: Number of Transformer layers.
+        heads: Attention heads a layer.
+        vocabulary: Size of the WordPiece vocabulary.
+        length: Tokens a window, special tokens included.
+        steps: Optimiser steps.
+        batch: Windows a step.
+        lr: Peak learning rate, after a warm-up over a twentieth of the steps.
+        masked: Share of the tokens that is predicted.
+        precision: ``"fast"`` trains with bfloat16 products, ``"exact"`` with float32 ones.
+    """
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 4096
+    length: int = 128
+    steps: int = 4_000
+    batch: int = 32
+    lr: float = 1e-3
+    masked: float = 0.15
+    precision: Literal["exact", "fast"] = "fast"
+
+
+def pretrain(
+    corpus: Corpus, folder: Path, *, n_seeds: int, config: PretrainConfig, first_seed: int = 0
+) -> list[Path]:
+    """Train ``n_seeds`` BERTs by masked language modelling on the training split of ``corpus``.
+
+    They share one tokenizer and the data; initialisation, data order and masks follow the seed.
+    A seed whose folder holds a finished model is kept as it is.
+
+    Args:
+        corpus: Text; its test split measures the models.
+        folder: Where ``seed-0``, ``seed-1``, ... are written, as half-precision safetensors.
+        n_seeds: How many.
+        config: Shape and training.
+        first_seed: Number of the first one.
+
+    Returns:
+        The folders of the models.
+    """
+    tokenizer = _shared_tokenizer(corpus, folder, config)
+    pending = [s for s in range(first_seed, first_seed + n_seeds) if not _is_done(folder, s)]
+    if pending:
+        train = _windows(tokenizer, corpus.split("train"), config.length)
+        test = _windows(tokenizer, corpus.split("test"), config.length)
+        for seed in pending:
+            model = _train(train, tokenizer, config, seed)
+            card = evaluate_mlm(model, tokenizer, train, test, masked=config.masked)
+            _save(model, tokenizer, folder / f"seed-{seed}", card | asdict(config))
+    return [folder / f"seed-{s}" for s in range(first_seed, first_seed + n_seeds)]
+
+
+def evaluate_mlm(
+    model: BertForMaskedLM,
+    tokenizer: BertTokenizerFast,
+    train: Tensor,
+    test: Tensor,
+    *,
+    masked: float,
+) -> dict[str, float]:
+    """Score ``model`` on masked tokens of ``test``, beside the unigram distribution of ``train``.
+
+    Args:
+        model: The masked language model.
+        tokenizer: Its tokenizer.
+        train: Windows whose token frequencies are the baseline, shape ``(n, length)``.
+        test: Held-out windows, shape ``(m, length)``.
+        masked: Share of the tokens that is predicted.
+
+    Returns:
+        ``loss`` in nats a token and ``accuracy``, and both of the unigram baseline.
+    """
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.bincount(train.flatten(), minlength=len(tokenizer)).double() + 1
+    unigram = (counts / counts.sum()).log()
+    totals: Counter[str] = Counter()
+    for windows in test.split(64):
+        inputs, labels = _mask(windows, tokenizer, masked, generator)
+        scored = labels != _UNSCORED
+        with torch.no_grad():
+            logits = _logits(model, inputs, scored)
+        truth = labels[scored]
+        totals["loss"] += float(cross_entropy(logits.float(), truth, reduction="sum"))
+        totals["accuracy"] += int((logits.argmax(dim=1) == truth).sum())
+        totals["unigram_loss"] -= float(unigram[truth].sum())
+        totals["unigram_accuracy"] += int((truth == unigram.argmax()).sum())
+        totals["n"] += len(truth)
+    n = totals.pop("n")
+    return {name: total / n for name, total in totals.items()} | {"scored_tokens": n}
+
+
+def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> BertTokenizerFast:
+    path = folder / "tokenizer"
+    if path.is_dir():
+        return BertTokenizerFast.from_pretrained(path)
+    blank = BertTokenizerFast(vocab={token: i for i, token in enumerate(_SPECIAL)})
+    texts = (document.text for document in corpus.split("train"))
+    tokenizer = blank.train_new_from_iterator(texts, vocab_size=config.vocabulary)
+    tokenizer.model_max_length = config.length
+    tokenizer.save_pretrained(path)
+    return tokenizer
+
+
+def _windows(tokenizer: BertTokenizerFast, corpus: Corpus, length: int) -> Tensor:
+    """Cut the running text of ``corpus`` into full windows, shape ``(n, length)``."""
+    width = length - 2
+    running = [
+        torch.tensor(tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"])
+        for document in tqdm(corpus, desc="tokenise", disable=None)
+    ]
+    ids = torch.cat(running).long()
+    body = ids[: len(ids) // width * width].view(-1, width)
+    first = torch.full((len(body), 1), tokenizer.cls_token_id)
+    last = torch.full((len(body), 1), tokenizer.sep_token_id)
+    return torch.cat([first, body, last], dim=1)
+
+
+def _train(
+    windows: Tensor, tokenizer: BertTokenizerFast, config: PretrainConfig, seed: int
+) -> BertForMaskedLM:
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = BertForMaskedLM(_bert_config(tokenizer, config)).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+    )
+    schedule = LambdaLR(optimizer, lambda step: _schedule(step, config.steps))
+    generator = torch.Generator().manual_seed(seed)
+    bar = tqdm(_batches(windows, config, generator), f"seed {seed}", config.steps, disable=None)
+    for step, batch in enumerate(bar):
+        inputs, labels = _mask(batch, tokenizer, config.masked, generator)
+        scored = labels != _UNSCORED
+        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "fast"):
+            logits = _logits(model, inputs.to(device), scored.to(device))
+        loss = cross_entropy(logits.float(), labels[scored].to(device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+    return model.cpu()
+
+
+def _bert_config(tokenizer: BertTokenizerFast, config: PretrainConfig) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.hidden,
+        max_position_embeddings=config.length,
+        # A few epochs of a model this small underfit: dropout would only slow it down.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Warm up over a twentieth of the steps, then fall linearly to zero."""
+    warm = max(1, steps // 20)
+    return min((step + 1) / warm, (steps - step) / (steps - warm + 1))
+
+
+def _batches(
+    windows: Tensor, config: PretrainConfig, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield ``config.steps`` batches, every window once an epoch in a new order."""
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(config.steps):
+        while len(order) < config.batch:
+            order = torch.cat([order, torch.randperm(len(windows), generator=generator)])
+        yield windows[order[: config.batch]]
+        order = order[config.batch :]
+
+
+def _mask(
+    ids: Tensor, tokenizer: BertTokenizerFast, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Hide tokens as BERT does: of those chosen 80 % masked, 10 % random, 10 % as they are."""
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen = (torch.rand(ids.shape, generator=generator) < share) & ~special
+    fate = torch.rand(ids.shape, generator=generator)
+    noise = torch.randint(len(_SPECIAL), len(tokenizer), ids.shape, generator=generator)
+    inputs = torch.where(chosen & (fate < 0.8), tokenizer.mask_token_id, ids)
+    inputs = torch.where(chosen & (fate >= 0.9), noise, inputs)
+    return inputs, torch.where(chosen, ids, _UNSCORED)
+
+
+def _logits(model: BertForMaskedLM, inputs: Tensor, scored: Tensor) -> Tensor:
+    """Logits at the scored positions only: the vocabulary product elsewhere would be wasted."""
+    hidden = model.bert(input_ids=inputs).last_hidden_state
+    return model.cls(hidden[scored])
+
+
+def _is_done(folder: Path, seed: int) -> bool:
+    return (folder / f"seed-{seed}" / "card.json").is_file()
+
+
+def _save(
+    model: BertForMaskedLM, tokenizer: BertTokenizerFast, path: Path, card: dict[str, float]
+) -> None:
+    model.half().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    temporary = path / "card.json.tmp"
+    temporary.write_text(json.dumps(card, indent=2) + "\n")
+    os.replace(temporary, path / "card.json")  # the mark of a finished model, so it comes last
