@@ -50,12 +50,17 @@ def finite(x: Tensor, name: str = "x") -> None:
 def paired(x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
     """Check two matrices whose row ``i`` is the same sample; see :func:`rows`."""
     a, b = rows(x, names[0]), rows(y, names[1])
-    if len(a) != len(b):
+    same_rows(a, b, names)
+    return a, b
+
+
+def same_rows(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y")) -> None:
+    """Raise ``ValueError`` unless ``x`` and ``y`` have as many rows."""
+    if len(x) != len(y):
         raise ValueError(
-            f"{names[0]} has {len(a)} rows and {names[1]} has {len(b)}: row i must be the same "
+            f"{names[0]} has {len(x)} rows and {names[1]} has {len(y)}: row i must be the same "
             "token in both; extract both from the same corpus with the same tokenizer"
         )
-    return a, b
 
 
 def n_features(

@@ -1,0 +1,23 @@
+"""Maps between representation spaces: fit, transform, inverse_transform."""
+
+from fastinn.align.base import Aligner, Bijection, load_aligner
+from fastinn.align.cca import CCA, PWCCA, SVCCA
+from fastinn.align.inn import INN
+from fastinn.align.linear import LinearMap
+from fastinn.align.mlp import MLPMap
+from fastinn.align.moment import Factors
+from fastinn.align.procrustes import Procrustes
+
+__all__ = [
+    "CCA",
+    "INN",
+    "PWCCA",
+    "SVCCA",
+    "Aligner",
+    "Bijection",
+    "Factors",
+    "LinearMap",
+    "MLPMap",
+    "Procrustes",
+    "load_aligner",
+]

@@ -1,0 +1,221 @@
+"""Where paired training rows come from: arrays in memory, or blocks that pass by once an epoch."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fastinn import _checks
+from fastinn._arrays import as_tensor
+from fastinn._types import Array
+from fastinn.moments import Moments
+
+Block: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Source rows, target rows and the int64 document number of each row."""
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+# Enough for an R2 to three digits; a checkpoint must not cost more than a few training steps.
+VALIDATION_ROWS = 4096
+
+_BLOCK_ROWS = 65_536
+
+
+class Source(Protocol):
+    """Training rows of two spaces, with some documents set aside for validation."""
+
+    moments: Moments
+    """Moments of the training rows, views ``"x"`` and ``"y"``."""
+
+    validation: Pair
+    """At most ``VALIDATION_ROWS`` rows of documents that no training row comes from."""
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Pair]:
+        """Yield shuffled training rows, epoch after epoch."""
+        ...
+
+
+class InMemory:
+    """Rows that are all in memory.
+
+    Args:
+        x: Source rows, shape ``(n, d_x)``.
+        y: Target rows, shape ``(n, d_y)``.
+        documents: Document number of each row, shape ``(n,)``; ``None``: each row is its own.
+        held_out: Share of the documents to set aside, or the validation rows themselves.
+    """
+
+    def __init__(
+        self, x: Tensor, y: Tensor, documents: Tensor | None, held_out: float | Pair
+    ) -> None:
+        self._x, self._y = x, y
+        numbers = torch.arange(len(x)) if documents is None else _numbers(documents, x)
+        if isinstance(held_out, tuple):
+            aside = torch.zeros(len(x), dtype=torch.bool)
+        else:
+            aside = held_out_rows(numbers, held_out)
+        self._train = (~aside).nonzero().flatten().to(x.device)
+        outside = held_out if isinstance(held_out, tuple) else self._rows(aside.nonzero().flatten())
+        stride = math.ceil(len(outside[0]) / VALIDATION_ROWS)
+        self.validation = outside[0][::stride], outside[1][::stride]
+        self.moments = _moments(self._rows(part) for part in self._train.split(_BLOCK_ROWS))
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Pair]:
+        """Yield shuffled training rows, epoch after epoch."""
+        while True:
+            order = torch.randperm(len(self._train), generator=generator)
+            for part in _batches(order.to(self._train.device), size):
+                yield self._rows(self._train[part])
+
+    def _rows(self, index: Tensor) -> Pair:
+        return _select((self._x, self._y), index)
+
+
+class Streamed:
+    """Rows that are read again for every epoch and never all held.
+
+    A buffer is filled, shuffled and half emptied, over and over, so rows mix beyond their block.
+
+    Args:
+        blocks: Can be iterated any number of times; yields blocks.
+        held_out: Share of the documents to set aside, picked by a hash of their number.
+        buffer_rows: Capacity of the shuffle buffer, in rows.
+
+    Raises:
+        ValueError: If no document falls into one of the two shares, or a block is not paired.
+    """
+
+    def __init__(self, blocks: Iterable[Block], held_out: float, *, buffer_rows: int) -> None:
+        self._blocks, self._share, self._capacity = blocks, held_out, buffer_rows
+        aside = _EvenSample(VALIDATION_ROWS)
+        self.moments = _moments(self._training_rows(aside))
+        self.validation = aside.rows()
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Pair]:
+        """Yield shuffled training rows, epoch after epoch."""
+        capacity = max(self._capacity, 2 * size)
+        while True:
+            held: list[Pair] = []
+            for pair in self._training_rows():
+                held.append(pair)
+                if sum(len(x) for x, _ in held) >= capacity:
+                    shuffled = _shuffled(held, generator)
+                    yield from _pieces(shuffled, slice(0, capacity // 2), size)
+                    held = [_select(shuffled, slice(capacity // 2, None))]
+            yield from _pieces(_shuffled(held, generator), slice(None), size)
+
+    def _training_rows(self, aside: "_EvenSample | None" = None) -> Iterator[Pair]:
+        """Yield the training rows of each block and put the others into ``aside``."""
+        for x, y, documents in self._blocks:
+            pair = _checks.paired(x, y)
+            validation = _hash(_numbers(documents, x)) < self._share
+            if aside is not None:
+                aside.add(_select(pair, validation))
+            if not validation.all():
+                yield _select(pair, ~validation)
+
+
+class _EvenSample:
+    """Every k-th of the rows that pass by, with k such that at most ``capacity`` are held."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._stride, self._seen = capacity, 1, 0
+        self._held: list[Pair] = []
+
+    def add(self, pair: Pair) -> None:
+        n = len(pair[0])
+        self._held.append(_select(pair, slice(-self._seen % self._stride, None, self._stride)))
+        self._seen += n
+        while self._seen > self._capacity * self._stride:
+            self._stride *= 2
+            self._held = [_select(_joined(self._held), slice(None, None, 2))]
+
+    def rows(self) -> Pair:
+        if self._seen == 0:
+            raise ValueError(
+                "no document fell into the validation share: "
+                "stream more documents or raise `validation`"
+            )
+        return _joined(self._held)
+
+
+def _moments(pairs: Iterable[Pair]) -> Moments:
+    moments = None
+    for x, y in pairs:
+        if moments is None:
+            moments = Moments({"x": x.shape[1], "y": y.shape[1]}, precision="exact")
+        moments.update({"x": x, "y": y})
+    if moments is None:
+        raise ValueError(
+            "there are no rows to train on: none were passed, or every document fell into the "
+            "validation share; pass more documents or lower `validation`"
+        )
+    return moments
+
+
+def _numbers(documents: Array, x: Tensor) -> Tensor:
+    numbers = as_tensor(documents).cpu()
+    if numbers.shape != (len(x),) or numbers.is_floating_point():
+        raise ValueError(
+            f"documents has shape {tuple(numbers.shape)} and dtype {numbers.dtype}, expected one "
+            f"integer for each of the {len(x)} rows"
+        )
+    return numbers.long()
+
+
+def held_out_rows(numbers: Tensor, share: float) -> Tensor:
+    """Mark the rows of a share of the documents, at least one, those of the smallest hashes."""
+    unique, document = numbers.unique(return_inverse=True)
+    if len(unique) < 2:
+        raise ValueError(
+            f"all {len(numbers)} rows are of one document, so none can be set aside: pass rows "
+            "of several documents, or validation rows to fit"
+        )
+    n_aside = min(max(1, round(share * len(unique))), len(unique) - 1)
+    aside = torch.zeros(len(unique), dtype=torch.bool)
+    aside[_hash(unique).argsort()[:n_aside]] = True
+    return aside[document]
+
+
+def _hash(numbers: Tensor) -> Tensor:
+    """Map each number to a fixed, evenly spread value in [0, 1).
+
+    After the finalizer of SplitMix64 (Steele, Lea and Flood 2014); int64 products wrap around.
+    """
+    mixed = (numbers + 1) * _signed(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> 30)) * _signed(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> 27)) * _signed(0x94D049BB133111EB)
+    return ((mixed >> 32) & 0xFFFF_FFFF).double() / 2**32
+
+
+def _signed(constant: int) -> int:
+    return constant - 2**64
+
+
+def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """Split into batches of ``size``; a shorter one comes only if there is no other."""
+    for part in order.split(size):
+        if len(part) == min(size, len(order)):
+            yield part
+
+
+def _pieces(pair: Pair, rows: slice, size: int) -> Iterator[Pair]:
+    x, y = _select(pair, rows)
+    for part in _batches(torch.arange(len(x)), size):
+        yield _select((x, y), slice(int(part[0]), int(part[-1]) + 1))
+
+
+def _shuffled(pairs: list[Pair], generator: torch.Generator) -> Pair:
+    joined = _joined(pairs)
+    return _select(joined, torch.randperm(len(joined[0]), generator=generator))
+
+
+def _joined(pairs: list[Pair]) -> Pair:
+    xs, ys = zip(*pairs, strict=True)
+    return torch.cat(xs), torch.cat(ys)
+
+
+def _select(pair: Pair, rows: Tensor | slice) -> Pair:
+    return pair[0][rows], pair[1][rows]

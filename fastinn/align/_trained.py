@@ -1,0 +1,178 @@
+"""What the aligners that are trained on rows have in common."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fastinn import _checks
+from fastinn._types import Array, Precision
+from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed
+from fastinn.align._standard import Standard
+from fastinn.align._training import Budget, Trainer
+from fastinn.align.base import Aligner
+from fastinn.moments import Moments
+
+_INFERENCE_ROWS = 16_384
+_BUFFER_ROWS = 131_072
+
+
+class Between(nn.Module):
+    """A map between standardised rows, with the units of the two spaces it connects."""
+
+    def __init__(self, core: nn.Module, d_x: int, d_y: int) -> None:
+        super().__init__()
+        self.core, self.source, self.target = core, Standard(d_x), Standard(d_y)
+
+    def standardised(self, raw_weight: Tensor) -> Tensor:
+        """Give a linear map of centred raw rows, shape ``(d_x, d_y)``, in standard units."""
+        return self.source.scale[:, None] * raw_weight / self.target.scale
+
+
+class TrainedAligner(Aligner):
+    """An aligner that is a network, trained step by step from a closed-form start.
+
+    Attributes:
+        history_: Lists of equal length with one entry a checkpoint: ``"steps"``, ``"seconds"``,
+            and the R2 of each direction on the validation rows.
+        best_step_: Step of the checkpoint that was kept; 0 is the start.
+        n_steps_: Steps that were made.
+        skipped_steps_: Those of them left out because their gradient was not finite.
+    """
+
+    max_steps: int
+    max_seconds: float | None
+    batch_size: int
+    lr: float
+    random_state: int
+    validation: float
+    progress: bool
+    precision: Precision
+
+    network_: Between
+    history_: dict[str, list[float]]
+    best_step_: int
+    n_steps_: int
+    skipped_steps_: int
+
+    def fit(
+        self,
+        X: Array,
+        Y: Array,
+        *,
+        documents: Array | None = None,
+        validation: tuple[Array, Array] | None = None,
+    ) -> Self:
+        """Train on rows in memory.
+
+        Args:
+            X: Source rows, shape ``(n, d_x)``.
+            Y: Target rows, shape ``(n, d_y)``; row ``i`` is the same token in both.
+            documents: Integer document of each row, shape ``(n,)``. Validation rows come from
+                documents of their own; without it, every row counts as a document.
+            validation: Rows to validate on, instead of a share of the documents.
+
+        Returns:
+            Itself. Ctrl-C ends training early, with a warning, and keeps the best checkpoint.
+
+        Raises:
+            ValueError: If a parameter is out of range, or the rows are not paired and finite.
+        """
+        self._check_parameters()
+        x, y = _checks.paired(X, Y, ("X", "Y"))
+        held_out: float | Pair = self.validation
+        if validation is not None:
+            held_out = _checks.paired(*validation, ("validation X", "validation Y"))
+            _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
+            _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
+        return self._fit(InMemory(x, y, documents, held_out))
+
+    def fit_stream(self, blocks: Iterable[Block]) -> Self:
+        """Train on rows that pass by, in memory independent of their number.
+
+        One pass collects the moments and validation rows, each epoch takes another.
+
+        Args:
+            blocks: Can be iterated any number of times and yields ``(x, y, documents)``: rows of
+                shape ``(n, d_x)`` and ``(n, d_y)``, paired, and int64 document numbers ``(n,)``.
+                A hash of the document number decides what is validated on.
+
+        Returns:
+            Itself, as :meth:`fit`.
+
+        Raises:
+            ValueError: If a parameter is out of range, or a block is not paired and finite.
+        """
+        self._check_parameters()
+        return self._fit(Streamed(blocks, self.validation, buffer_rows=_BUFFER_ROWS))
+
+    @abstractmethod
+    def _build(self, d_x: int, d_y: int) -> nn.Module:
+        """Return the untrained network between standardised rows."""
+
+    @abstractmethod
+    def _start(self, moments: Moments) -> None:
+        """Set the network to its closed-form start."""
+
+    @abstractmethod
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return what training minimises, of one batch."""
+
+    @abstractmethod
+    def _validate(self, x: Tensor, y: Tensor) -> dict[str, float]:
+        """Return the R2 of each direction that is trained."""
+
+    def _fit(self, source: Source) -> Self:
+        x, y = source.validation
+        self._initialise(x.shape[1], y.shape[1])
+        self.network_.source.fit(source.moments, "x")
+        self.network_.target.fit(source.moments, "y")
+        self._start(source.moments)
+        self.network_.to(x.device)
+        trainer = Trainer(
+            self.network_,
+            self._loss,
+            lambda: self._validate(x, y),
+            budget=Budget(self.max_steps, self.max_seconds),
+            lr=self.lr,
+            progress=self.progress,
+        )
+        trainer.run(source.batches(self.batch_size, self._generator()))
+        self.history_, self.best_step_ = trainer.history, trainer.best_step
+        self.n_steps_, self.skipped_steps_ = trainer.n_steps, trainer.n_skipped
+        return self
+
+    def _initialise(self, d_x: int, d_y: int) -> None:
+        self.n_features_in_, self.n_features_out_ = d_x, d_y
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            self.network_ = Between(self._build(d_x, d_y), d_x, d_y)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.random_state)
+
+    def _check_parameters(self) -> None:
+        for name, minimum in (("max_steps", 0), ("batch_size", 1), ("lr", 0)):
+            _checks.at_least(getattr(self, name), minimum, name)
+        if self.max_seconds is not None:
+            _checks.at_least(self.max_seconds, 0, "max_seconds")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation is {self.validation}, expected a share in (0, 1)")
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        _, attributes = super()._state()
+        del attributes["network_"]
+        return self.network_.state_dict(), attributes
+
+    def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
+        self._initialise(attributes["n_features_in_"], attributes["n_features_out_"])
+        self.network_.load_state_dict(tensors)
+        super()._restore({}, attributes)
+
+
+def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Apply ``function`` to a bounded number of rows at a time, without gradients."""
+    with torch.no_grad():
+        return torch.cat([function(part) for part in rows.split(_INFERENCE_ROWS)])

@@ -1,0 +1,188 @@
+"""What every aligner does: fit on paired rows, transform, score, save and load."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from inspect import isabstract
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+import fastinn
+from fastinn import _checks
+from fastinn._arrays import like
+from fastinn._saved import load_tensors, save_tensors, write_whole
+from fastinn._types import Array
+
+_RECORD, _TENSORS = "aligner.json", "aligner.safetensors"
+
+
+class Aligner(BaseEstimator, ABC):
+    """A map from a source space into a target space, learned from paired rows.
+
+    Attributes:
+        n_features_in_: Width of the source space.
+        n_features_out_: Width of the target space.
+    """
+
+    n_features_in_: int
+    n_features_out_: int
+
+    @abstractmethod
+    def fit(self, X: Array, Y: Array) -> Self:
+        """Learn the map from rows ``X`` to rows ``Y``; row ``i`` is the same token in both."""
+
+    @abstractmethod
+    def _transform(self, x: Tensor) -> Tensor:
+        """Map checked rows; the result may have any floating-point dtype."""
+
+    def transform(self, X: Array) -> Array:
+        """Map rows into the target space.
+
+        Args:
+            X: Source rows, shape ``(n, n_features_in_)``.
+
+        Returns:
+            Target rows, shape ``(n, n_features_out_)``, in the kind, dtype and device of ``X``.
+
+        Raises:
+            NotFittedError: If the aligner is not fitted.
+            ValueError: If ``X`` has another width, or holds NaN or infinity.
+        """
+        x = self._checked(X, "X", "n_features_in_")
+        return _returned(self._transform(x), x, X)
+
+    def score(self, X: Array, Y: Array) -> float:
+        """Return the variance-weighted R2 of ``transform(X)`` against ``Y``."""
+        x, y = _checks.paired(X, Y, ("X", "Y"))
+        return r2(y, self.transform(x))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted aligner to the folder ``path`` as JSON and safetensors."""
+        check_is_fitted(self)
+        tensors, attributes = self._state()
+        record = {
+            "class": type(self).__name__,
+            "fastinn": fastinn.__version__,
+            "params": self.get_params(),
+            "attributes": attributes,
+        }
+        text = json.dumps(record, indent=1).encode()
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The tensors' file vouches for the record, so a mixture of two saves is noticed.
+        save_tensors(folder / _TENSORS, tensors, {_RECORD: _sha256(text)})
+        write_whole(folder / _RECORD, text)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the fitted tensors and the other fitted attributes, which JSON can hold."""
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        tensors = {name: value for name, value in fitted.items() if isinstance(value, Tensor)}
+        return tensors, {name: fitted[name] for name in fitted.keys() - tensors.keys()}
+
+    def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
+        """Become the aligner whose :meth:`_state` this is."""
+        for name, value in {**attributes, **tensors}.items():
+            setattr(self, name, value)
+
+    def _checked(self, rows: Array, name: str, width: str) -> Tensor:
+        """Return ``rows`` as a tensor, checked against the fitted attribute ``width``."""
+        check_is_fitted(self)
+        checked = _checks.rows(rows, name)
+        _checks.n_features(checked, getattr(self, width), name)
+        return checked
+
+
+class Bijection(Aligner):
+    """An aligner that also maps target rows back into the source space."""
+
+    @abstractmethod
+    def _inverse_transform(self, y: Tensor) -> Tensor:
+        """Map checked target rows back; the result may have any floating-point dtype."""
+
+    def inverse_transform(self, Y: Array) -> Array:
+        """Map target rows, shape ``(n, n_features_out_)``, back into the source space.
+
+        Returns:
+            Source rows, shape ``(n, n_features_in_)``, in the kind, dtype and device of ``Y``.
+
+        Raises:
+            NotFittedError: If the aligner is not fitted.
+            ValueError: If ``Y`` has another width, or holds NaN or infinity.
+        """
+        y = self._checked(Y, "Y", "n_features_out_")
+        return _returned(self._inverse_transform(y), y, Y)
+
+    def score_inverse(self, X: Array, Y: Array) -> float:
+        """Return the variance-weighted R2 of ``inverse_transform(Y)`` against ``X``."""
+        x, y = _checks.paired(X, Y, ("X", "Y"))
+        return r2(x, self.inverse_transform(y))
+
+
+def r2(true: Tensor, predicted: Tensor) -> float:
+    """Return the variance-weighted R2 of paired rows, accumulated in float64.
+
+    Raises:
+        ValueError: If the true rows are all equal, which leaves R2 undefined.
+    """
+    true, predicted = true.double(), predicted.double()
+    variation = (true - true.mean(dim=0)).square().sum()
+    if variation == 0:
+        raise ValueError("R2 is undefined: the true rows are all equal; pass rows that vary")
+    return 1 - float((true - predicted).square().sum() / variation)
+
+
+def load_aligner(path: str | PathLike[str]) -> Aligner:
+    """Read an aligner that :meth:`Aligner.save` wrote.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        FileNotFoundError: If the folder or one of its two files is missing.
+        ValueError: If a file is damaged, the two are of different saves, or the class is unknown.
+    """
+    folder = Path(path)
+    text = _read(folder / _RECORD)
+    tensors, metadata = load_tensors(folder / _TENSORS)
+    if metadata.get(_RECORD) != _sha256(text):
+        raise ValueError(
+            f"{folder / _RECORD} is damaged or of another save than {_TENSORS}; save it again"
+        )
+    record = json.loads(text)
+    aligner = _aligner_class(record["class"])(**record["params"])
+    aligner._restore(tensors, record["attributes"])
+    return aligner
+
+
+def _aligner_class(name: str) -> type[Aligner]:
+    from fastinn import align  # here because the package imports this module first
+
+    found = getattr(align, name) if name in align.__all__ else None
+    if not (isinstance(found, type) and issubclass(found, Aligner)) or isabstract(found):
+        raise ValueError(
+            f"class {name!r} is not an aligner of fastinn {fastinn.__version__}; "
+            "load it with the version that saved it"
+        )
+    return found
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: {path.parent} is not a saved aligner")
+    return path.read_bytes()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _returned(result: Tensor, rows: Tensor, kind: Array) -> Array:
+    """Give ``result`` back as the caller's kind and dtype."""
+    converted = result.to(rows.dtype)
+    _checks.finite(converted, f"the result in {rows.dtype}")
+    return like(converted, kind)

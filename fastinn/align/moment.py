@@ -1,0 +1,226 @@
+"""Aligners that are functions of means and covariances alone."""
+
+from abc import abstractmethod
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from fastinn import _checks
+from fastinn._arrays import as_tensor
+from fastinn._types import Array, View
+from fastinn.align.base import Aligner, Bijection
+from fastinn.moments import Moments
+from fastinn.ops.whiten import Whitening, principal_whiten, whiten
+
+
+class Spectrum(NamedTuple):
+    """Singular value decomposition ``left @ diag(values) @ right.T``."""
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+
+class Factors:
+    """Decompositions of moments, each computed once and shared by all closed-form aligners.
+
+    Pass it to ``from_moments`` in place of the moments when many aligners are fitted to the same
+    ones. Whitenings of all views are kept, and the decompositions of the latest pairs; both
+    directions of a pair share theirs, so fit them one after the other.
+
+    Args:
+        moments: Moments that do not change any more.
+    """
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+        self._cov = lru_cache(maxsize=16)(self._compute_cov)
+        self._whitening = lru_cache(maxsize=None)(self._compute_whitening)
+        self._svd = lru_cache(maxsize=8)(self._compute_svd)
+        # A pair and its reverse share one decomposition: that of the view that comes first.
+        self._place = {view: place for place, view in enumerate(moments.views)}
+
+    @classmethod
+    def of(cls, moments: "Moments | Factors") -> "Factors":
+        """Return ``moments`` itself if it is decomposed already."""
+        return moments if isinstance(moments, Factors) else cls(moments)
+
+    def mean(self, view: View) -> Tensor:
+        """Return the mean of a view, shape ``(d,)``, float64."""
+        return as_tensor(self.moments.mean(view))
+
+    def cov(self, a: View, b: View) -> Tensor:
+        """Return the covariance of two views, shape ``(d_a, d_b)``, float64."""
+        return self._cov(a, b)
+
+    def whitening(
+        self, view: View, *, ridge: float = 0.0, variance: float | None = None
+    ) -> Whitening:
+        """Return a view's whitening; with ``variance``, of its principal directions alone."""
+        return self._whitening(view, ridge, variance)
+
+    def svd(
+        self,
+        a: View,
+        b: View,
+        *,
+        whitened: bool = True,
+        ridge: float = 0.0,
+        variance: float | None = None,
+    ) -> Spectrum:
+        """Decompose the covariance of two views, in whitened coordinates or as it is."""
+        if self._place[a] <= self._place[b]:
+            return self._svd(a, b, whitened, ridge, variance)
+        left, values, right = self._svd(b, a, whitened, ridge, variance)
+        return Spectrum(right, values, left)
+
+    def _compute_cov(self, a: View, b: View) -> Tensor:
+        return as_tensor(self.moments.cov(a, b))
+
+    def _compute_whitening(self, view: View, ridge: float, variance: float | None) -> Whitening:
+        cov, threshold = self.cov(view, view), self.moments.resolution
+        if variance is None:
+            return whiten(cov, ridge=ridge, threshold=threshold)
+        return principal_whiten(cov, variance=variance, threshold=threshold)
+
+    def _compute_svd(
+        self, a: View, b: View, whitened: bool, ridge: float, variance: float | None
+    ) -> Spectrum:
+        cov = self.cov(a, b)
+        if whitened:
+            left = self.whitening(a, ridge=ridge, variance=variance).whitener
+            right = self.whitening(b, ridge=ridge, variance=variance).whitener
+            cov = left.T @ cov @ right
+        u, values, vh = torch.linalg.svd(cov, full_matrices=False)
+        return Spectrum(u, values, vh.T)
+
+
+class MomentAligner(Aligner):
+    """An affine map ``(x - x_mean_) @ weight_ + y_mean_`` found from moments in closed form.
+
+    Attributes:
+        weight_: Shape ``(n_features_in_, n_features_out_)``, float64.
+        x_mean_: Shape ``(n_features_in_,)``.
+        y_mean_: Shape ``(n_features_out_,)``.
+    """
+
+    weight_: Tensor
+    x_mean_: Tensor
+    y_mean_: Tensor
+    _seen: Moments | None = None
+
+    def fit(self, X: Array, Y: Array) -> Self:
+        """Learn the map from rows ``X`` to rows ``Y``; row ``i`` is the same token in both.
+
+        Args:
+            X: Source rows, shape ``(n, d_x)``.
+            Y: Target rows, shape ``(n, d_y)``.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: If numbers of rows differ, or a row holds NaN or infinity.
+        """
+        seen = paired_moments(X, Y)
+        self.from_moments(seen, "X", "Y")
+        self._seen = seen
+        return self
+
+    def partial_fit(self, X: Array, Y: Array) -> Self:
+        """Learn from ``X`` and ``Y`` and all rows given before, and solve again.
+
+        Raises:
+            ValueError: As in :meth:`fit`, or if the rows seen before are not known.
+        """
+        if not hasattr(self, "weight_"):
+            return self.fit(X, Y)
+        if self._seen is None:
+            raise ValueError(
+                "partial_fit cannot go on: this aligner was loaded or fitted from moments; "
+                "update those moments and call from_moments"
+            )
+        self._seen.update({"X": X, "Y": Y})
+        return self._from_factors(Factors(self._seen), "X", "Y")
+
+    def from_moments(self, moments: Moments | Factors, source: View, target: View) -> Self:
+        """Learn the map from the view ``source`` to the view ``target``.
+
+        Args:
+            moments: Moments of both views and their product, or their :class:`Factors`.
+            source: View to map from.
+            target: View to map into.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: If a view is unknown or their product was not accumulated.
+        """
+        self._seen = None
+        return self._from_factors(Factors.of(moments), source, target)
+
+    def _from_factors(self, factors: Factors, source: View, target: View, **options: Any) -> Self:
+        self.x_mean_, self.y_mean_ = factors.mean(source), factors.mean(target)
+        self.n_features_in_, self.n_features_out_ = len(self.x_mean_), len(self.y_mean_)
+        self._solve(factors, source, target, **options)
+        return self
+
+    @abstractmethod
+    def _solve(self, factors: Factors, source: View, target: View) -> None:
+        """Set ``weight_`` and what belongs to it."""
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return _affine(x, self.x_mean_, self.weight_, self.y_mean_)
+
+
+class MomentBijection(MomentAligner, Bijection):
+    """An affine map with an inverse, ``(y - y_mean_) @ inverse_weight_ + x_mean_``.
+
+    Attributes:
+        inverse_weight_: Shape ``(n_features_out_, n_features_in_)``, float64.
+    """
+
+    inverse_weight_: Tensor
+
+    def _inverse_transform(self, y: Tensor) -> Tensor:
+        return _affine(y, self.y_mean_, self.inverse_weight_, self.x_mean_)
+
+
+def paired_moments(X: Array, Y: Array) -> Moments:
+    """Return the moments of rows ``X`` and ``Y``, as views of these names, in float64."""
+    x, y = _checks.paired(X, Y, ("X", "Y"))
+    widths = {"X": x.shape[1], "Y": y.shape[1]}
+    return Moments(widths, precision="exact").update({"X": x, "Y": y})
+
+
+def squared_error(
+    moments: Moments | Factors,
+    source: View,
+    target: View,
+    weight: Tensor,
+    means: tuple[Tensor, Tensor],
+) -> float:
+    r"""Mean over rows of :math:`\|\hat y - y\|^2` of an affine map, from moments alone.
+
+    Args:
+        moments: Moments of the rows, or their :class:`Factors`.
+        source: View that is mapped.
+        target: View that should come out.
+        weight: Shape ``(d_source, d_target)``.
+        means: What the map subtracts from source rows and adds to the result.
+    """
+    factors = Factors.of(moments)
+    cov_xx, cov_xy = factors.cov(source, source), factors.cov(source, target)
+    shift = (factors.mean(source) - means[0]) @ weight + means[1] - factors.mean(target)
+    centred = factors.cov(target, target).trace() + (weight * (cov_xx @ weight - 2 * cov_xy)).sum()
+    # Rounding can take the error of an exact map below zero.
+    return max(0.0, float(centred + shift.square().sum()))
+
+
+def _affine(rows: Tensor, mean: Tensor, weight: Tensor, new_mean: Tensor) -> Tensor:
+    """Return ``(rows - mean) @ weight + new_mean`` in float64, on the device of ``rows``."""
+    mean, weight, new_mean = (part.to(rows.device) for part in (mean, weight, new_mean))
+    return (rows.double() - mean) @ weight + new_mean

@@ -1,0 +1,248 @@
+"""Scores of aligners and similarities of spaces, from moments or from paired rows.
+
+Errors are per entry: ``mse`` is the mean squared error, ``relative_mse`` divides it by the
+variance of the target, and ``r2`` is one minus that.
+"""
+
+import torch
+from torch import Tensor
+
+from fastinn import _checks
+from fastinn._arrays import like
+from fastinn._types import Array, View
+from fastinn.align.base import Aligner, Bijection, r2
+from fastinn.align.cca import CCA, PWCCA, SVCCA, Canonical, held_out_correlations
+from fastinn.align.moment import (
+    Factors,
+    MomentAligner,
+    MomentBijection,
+    paired_moments,
+    squared_error,
+)
+from fastinn.moments import Moments
+
+_QUERY_ROWS = 1024
+
+
+def cca_correlations(x: Array, y: Array) -> Array:
+    """Return all canonical correlations of paired rows, descending, in the kind of ``x``.
+
+    They are biased upwards by ``d / n``: compare with :func:`similarity_moments` on other rows.
+
+    Args:
+        x: Rows, shape ``(n, d_x)``.
+        y: Rows, shape ``(n, d_y)``; row ``i`` is the same token as in ``x``.
+
+    Raises:
+        ValueError: If numbers of rows differ, a row holds NaN or infinity, a view does not vary,
+            or there are no more rows than dimensions.
+    """
+    return like(CCA().fit(x, y).correlations_, x)
+
+
+def svcca(x: Array, y: Array, variance: float = 0.99) -> float:
+    """Return the mean correlation of the leading principal directions; see :class:`SVCCA`.
+
+    Raises:
+        ValueError: As in :func:`cca_correlations`, or if ``variance`` is not in ``(0, 1]``.
+    """
+    return SVCCA(variance).fit(x, y).similarity_
+
+
+def pwcca(x: Array, y: Array) -> float:
+    """Return the projection-weighted mean correlation, weights from ``x``; see :class:`PWCCA`.
+
+    Raises:
+        ValueError: As in :func:`cca_correlations`.
+    """
+    return PWCCA().fit(x, y).similarity_
+
+
+def linear_cka(x: Array, y: Array) -> float:
+    r"""Return the linear centred kernel alignment of paired rows, in ``[0, 1]``.
+
+    Raises:
+        ValueError: If numbers of rows differ, a row holds NaN or infinity, or a view does not
+            vary.
+
+    Source: Kornblith et al. 2019 (arXiv 1905.00414).
+    """
+    return linear_cka_moments(paired_moments(x, y), "X", "Y")
+
+
+def linear_cka_moments(moments: Moments | Factors, source: View, target: View) -> float:
+    r"""Return :math:`\|C_{xy}\|_F^2 / (\|C_{xx}\|_F \|C_{yy}\|_F)` of two views.
+
+    Raises:
+        ValueError: If a view is unknown or does not vary, or the pair was not accumulated.
+    """
+    factors = Factors.of(moments)
+    own = [factors.cov(view, view).norm() for view in (source, target)]
+    for view, size in zip((source, target), own, strict=True):
+        if size == 0:
+            raise ValueError(f"{view!r} does not vary: all its features are constant")
+    return float(factors.cov(source, target).square().sum() / (own[0] * own[1]))
+
+
+def correlations_moments(
+    aligner: Canonical, moments: Moments | Factors, source: View, target: View
+) -> Tensor:
+    """Return the correlations, on held-out rows, of the variates that ``aligner`` found.
+
+    Args:
+        aligner: A fitted ``CCA``, ``SVCCA`` or ``PWCCA``.
+        moments: Moments of the held-out rows, or their :class:`Factors`. With the pairing
+            rolled they give the null distribution.
+        source: View of the aligner's source space.
+        target: View of its target space.
+
+    Returns:
+        Shape ``(k,)``, float64, in ``[-1, 1]``, in the order of ``aligner.correlations_``.
+    """
+    return held_out_correlations(aligner, Factors.of(moments), source, target)
+
+
+def similarity_moments(
+    aligner: Canonical, moments: Moments | Factors, source: View, target: View
+) -> float:
+    """Return the (weighted) mean of :func:`correlations_moments`, as ``aligner`` weighs them."""
+    return aligner.similarity(correlations_moments(aligner, moments, source, target))
+
+
+def evaluate_moments(
+    aligner: MomentAligner,
+    moments: Moments | Factors,
+    source: View,
+    target: View,
+    *,
+    inverse: bool = False,
+) -> dict[str, float]:
+    """Score a closed-form map on held-out rows from their moments alone.
+
+    Args:
+        aligner: A fitted aligner of moments.
+        moments: Moments of the held-out rows, or their :class:`Factors`.
+        source: View of the aligner's source space.
+        target: View of its target space.
+        inverse: Whether to score the inverse map, from ``target`` to ``source``.
+
+    Returns:
+        ``mse``, ``relative_mse`` and ``r2``, equal to those on the rows.
+
+    Raises:
+        TypeError: If ``inverse`` is asked of a map that has none.
+        ValueError: If widths differ, a view is unknown or what is predicted does not vary.
+    """
+    weight, means = aligner.weight_, (aligner.x_mean_, aligner.y_mean_)
+    if inverse:
+        if not isinstance(aligner, MomentBijection):
+            raise TypeError(f"{type(aligner).__name__} has no inverse to score")
+        source, target = target, source
+        weight, means = aligner.inverse_weight_, means[::-1]
+    factors = Factors.of(moments)
+    for view, width in zip((source, target), weight.shape, strict=True):
+        _checks.n_features(factors.mean(view)[None], width, f"view {view!r}")
+    error = squared_error(factors, source, target, weight, means)
+    return _scores(error, float(factors.cov(target, target).trace()), weight.shape[1])
+
+
+def r2_score(y_true: Array, y_pred: Array) -> float:
+    """Return the variance-weighted R2 of predicted rows, both of shape ``(n, d)``.
+
+    Raises:
+        ValueError: If shapes differ, a row holds NaN or infinity, or the true rows are all equal.
+    """
+    return r2(*_predictions(y_true, y_pred))
+
+
+def retrieval_accuracy(y_true: Array, y_pred: Array, *, n_candidates: int = 10_000) -> float:
+    """Return the share of predicted rows whose nearest true row is their own.
+
+    Args:
+        y_true: True rows, shape ``(n, d)``.
+        y_pred: Predicted rows, shape ``(n, d)``.
+        n_candidates: How many rows, from the first, are asked for and searched.
+
+    Returns:
+        Accuracy in ``[0, 1]``; equal true rows are not held against a prediction.
+
+    Raises:
+        ValueError: If shapes differ, a row holds NaN or infinity, or ``n_candidates`` is not
+            positive.
+    """
+    if n_candidates < 1:
+        raise ValueError(f"n_candidates is {n_candidates}, expected 1 or more")
+    true, predicted = _predictions(y_true, y_pred)
+    true, predicted = true[:n_candidates], predicted[:n_candidates]
+    # Distances do not see the mean, but their rounding does.
+    mean = true.double().mean(dim=0)
+    dtype = torch.promote_types(true.dtype, torch.float32)
+    true, predicted = ((rows.double() - mean).to(dtype) for rows in (true, predicted))
+    return _hits(true, predicted) / len(true)
+
+
+def evaluate(aligner: Aligner, x: Array, y: Array) -> dict[str, float]:
+    """Score a fitted aligner on paired rows.
+
+    Args:
+        aligner: Any fitted aligner.
+        x: Source rows, shape ``(n, d_x)``.
+        y: Target rows, shape ``(n, d_y)``.
+
+    Returns:
+        ``mse``, ``relative_mse``, ``r2``, ``l2`` (mean Euclidean distance of rows), ``cosine``
+        (mean over rows) and ``retrieval`` (:func:`retrieval_accuracy`); for a bijection also
+        ``inverse_r2`` and ``round_trip`` (root mean square of ``x`` there and back minus ``x``,
+        over the standard deviation of ``x``).
+
+    Raises:
+        ValueError: If numbers of rows or widths differ, a row holds NaN or infinity, or a view
+            does not vary.
+    """
+    x, y = (rows.double() for rows in _checks.paired(x, y))
+    predicted = aligner.transform(x)
+    scores = {
+        **_scores(_mean_square(y - predicted), _mean_square(y - y.mean(dim=0)), y.shape[1]),
+        "l2": float((y - predicted).norm(dim=1).mean()),
+        "cosine": float(torch.cosine_similarity(y, predicted).mean()),
+        "retrieval": retrieval_accuracy(y, predicted),
+    }
+    if isinstance(aligner, Bijection):
+        back = aligner.inverse_transform(predicted)
+        spread = _mean_square(x - x.mean(dim=0))
+        scores["inverse_r2"] = r2(x, aligner.inverse_transform(y))
+        scores["round_trip"] = (_mean_square(back - x) / spread) ** 0.5
+    return scores
+
+
+def _scores(error: float, variance: float, width: int) -> dict[str, float]:
+    """Return the scores, given mean squares of rows of ``width`` entries."""
+    if variance <= 0:
+        raise ValueError("R2 is undefined: the true rows are all equal; pass rows that vary")
+    return {
+        "mse": error / width,
+        "relative_mse": error / variance,
+        "r2": 1 - error / variance,
+    }
+
+
+def _mean_square(rows: Tensor) -> float:
+    """Return the mean over rows of their squared length."""
+    return float(rows.square().sum(dim=1).mean())
+
+
+def _predictions(y_true: Array, y_pred: Array) -> tuple[Tensor, Tensor]:
+    true, predicted = _checks.paired(y_true, y_pred, ("y_true", "y_pred"))
+    _checks.n_features(predicted, true.shape[1], "y_pred", "y_true has")
+    return true, predicted
+
+
+def _hits(true: Tensor, predicted: Tensor) -> int:
+    """Count the predictions to which no true row is closer than their own."""
+    squares = true.square().sum(dim=1)
+    hits = 0
+    for start in range(0, len(predicted), _QUERY_ROWS):
+        distances = squares - 2 * predicted[start : start + _QUERY_ROWS] @ true.T
+        own = distances.diagonal(offset=start)
+        hits += int((distances.amin(dim=1) >= own).sum())
+    return hits

@@ -1,0 +1,18 @@
+"""Differentiable functions on tensors, each with a plain reference and compiled kernels."""
+
+from fastinn.ops._backend import BackendUnavailableError, backends, use_backend
+from fastinn.ops.affine_coupling import affine_coupling, affine_coupling_inverse
+from fastinn.ops.second_moments import second_moments
+from fastinn.ops.whiten import Whitening, principal_whiten, whiten
+
+__all__ = [
+    "BackendUnavailableError",
+    "Whitening",
+    "affine_coupling",
+    "affine_coupling_inverse",
+    "backends",
+    "principal_whiten",
+    "second_moments",
+    "use_backend",
+    "whiten",
+]
