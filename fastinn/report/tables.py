@@ -1,0 +1,201 @@
+"""Which scores belong together, and how they are averaged and printed."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Results = Mapping[str, Any]
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, smallest and largest of the finite values, and how many were not finite."""
+
+    mean: float
+    low: float
+    high: float
+    n_finite: int
+    n_bad: int
+
+    def __str__(self) -> str:
+        text = f"{decimal(self.mean)} ({self.span})" if self.n_finite > 1 else decimal(self.mean)
+        return text + self.warning
+
+    @property
+    def span(self) -> str:
+        """Smallest to largest."""
+        return f"{decimal(self.low)} to {decimal(self.high)}"
+
+    @property
+    def warning(self) -> str:
+        """What the mean leaves out, empty if nothing."""
+        return f", {self.n_bad} not finite" if self.n_bad else ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One method on one pair of models at their last layers, scored in both directions.
+
+    A bijection is one map: ``backward`` scores its inverse. Any other method needs a second map,
+    fitted from target to source, and ``backward`` scores that one.
+    """
+
+    method: str
+    source: str
+    target: str
+    forward: Record
+    backward: Record | None
+    bijection: bool
+    round_trip: float
+
+    @property
+    def maps(self) -> str:
+        """How many maps the two directions took."""
+        if self.backward is None:
+            return "one direction only"
+        return "one, both ways" if self.bijection else "one per direction"
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """The fits of one method, summarised over pairs."""
+
+    method: str
+    forward: Summary
+    backward: Summary
+    forward_error: Summary
+    backward_error: Summary
+    bijection: bool
+    maps: str
+    round_trip: float
+
+    @property
+    def both(self) -> float:
+        """Mean R2 of the two directions."""
+        return (self.forward.mean + self.backward.mean) / 2
+
+
+def number(value: float | None) -> float:
+    """Return ``value`` as a float, NaN where it is missing or infinite."""
+    return value if value is not None and math.isfinite(value) else math.nan
+
+
+def decimal(value: float | None, places: int = 3) -> str:
+    """Print a score: fixed places, or whole thousands where a map has exploded."""
+    value = number(value)
+    if math.isnan(value):
+        return "n/a"
+    # Adding zero turns the -0.0 that small negative values round to into 0.0.
+    return f"{round(value, places) + 0.0:.{places}f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def summarise(values: Iterable[float | None]) -> Summary:
+    """Average the finite ``values`` and count the others."""
+    cleaned = [number(value) for value in values]
+    finite = [value for value in cleaned if not math.isnan(value)]
+    n_bad = len(cleaned) - len(finite)
+    if not finite:
+        return Summary(math.nan, math.nan, math.nan, 0, n_bad)
+    return Summary(sum(finite) / len(finite), min(finite), max(finite), len(finite), n_bad)
+
+
+def last_layers(scores: Iterable[Record]) -> dict[str, int]:
+    """Return the last layer scored of every model, in order of appearance."""
+    layers: dict[str, int] = {}
+    for record in scores:
+        for side in ("source", "target"):
+            name, layer = record[side], record[f"{side}_layer"]
+            layers[name] = max(layer, layers.get(name, layer))
+    return layers
+
+
+def fits(results: Results) -> list[Fit]:
+    """Pair up the held-out scores at the last layers, one :class:`Fit` a method and pair."""
+    scores = results.get("scores", [])
+    layers = last_layers(scores)
+    order = {name: rank for rank, name in enumerate(layers)}
+    records = {
+        (record["method"], record["source"], record["target"], record["fitted"]): record
+        for record in scores
+        if record["source_layer"] == layers[record["source"]]
+        and record["target_layer"] == layers[record["target"]]
+    }
+    invertible = {method for method, _, _, fitted in records if fitted == "inverse"}
+    found = []
+    for (method, source, target, fitted), record in records.items():
+        bijection = method in invertible
+        backward = records.get((method, target, source, "inverse" if bijection else "direct"))
+        counted_from_other_side = not bijection and backward and order[source] > order[target]
+        if fitted == "inverse" or counted_from_other_side:
+            continue
+        round_trip = _round_trip(results, method, source, target, layers[source])
+        found.append(Fit(method, source, target, record, backward, bijection, round_trip))
+    return found
+
+
+def _round_trip(results: Results, method: str, source: str, target: str, layer: int) -> float:
+    """Return the round-trip error noted in training, NaN if there is none."""
+    for record in results.get("training", []):
+        here = (record["a"], record["b"], record["layer"]) == (source, target, layer)
+        if here and is_of(method, record["method"]):
+            return number(record.get("round_trip"))
+    return math.nan
+
+
+def is_of(method: str, family: str) -> bool:
+    """Tell whether ``method`` is ``family`` or a variant of it, as "INN (two-way)" of "INN"."""
+    return method == family or method.startswith(f"{family} ")
+
+
+def method_rows(found: Iterable[Fit]) -> list[MethodRow]:
+    """Summarise fits over pairs, one row a method, in order of appearance."""
+    by_method: dict[str, list[Fit]] = {}
+    for fit in found:
+        by_method.setdefault(fit.method, []).append(fit)
+    return [_method_row(method, group) for method, group in by_method.items()]
+
+
+def _method_row(method: str, group: list[Fit]) -> MethodRow:
+    forward = [fit.forward for fit in group]
+    backward = [fit.backward for fit in group if fit.backward is not None]
+    return MethodRow(
+        method,
+        summarise(record["r2"] for record in forward),
+        summarise(record["r2"] for record in backward),
+        summarise(record.get("relative_mse") for record in forward),
+        summarise(record.get("relative_mse") for record in backward),
+        group[0].bijection,
+        group[0].maps,
+        # The worst pair: a mean would hide one broken inverse.
+        summarise(fit.round_trip for fit in group).high,
+    )
+
+
+def sentences(rows: Iterable[MethodRow]) -> list[str]:
+    """Say in plain English what the last layer shows, leaving out what was not run."""
+    rows = list(rows)
+    inn = next((row for row in rows if is_of(row.method, "INN")), None)
+    free = next((row for row in rows if is_of(row.method, "MLP")), None)
+    linear = [row for row in rows if row.bijection and row is not inn]
+    said = []
+    if inn:
+        said.append(f"{inn.method}, an invertible network, reaches {_shares(inn)}.")
+    if linear:
+        best = max(linear, key=lambda row: (not math.isnan(row.both), row.both))
+        said.append(f"{best.method}, the best linear bijection, reaches {_shares(best)}.")
+    if free:
+        said.append(f"{free.method}, a network with no inverse, reaches {_shares(free)}.")
+    if inn and free and inn.both > 0 and free.both > 0:
+        share = f"{inn.both / free.both:.0%}"
+        said.append(f"So the bijection keeps {share} of what a network with no inverse reaches.")
+    return said
+
+
+def _shares(row: MethodRow) -> str:
+    """Put both directions of a row in words."""
+    if row.maps == "one direction only":
+        return str(row.forward)
+    back = "through its inverse" if row.bijection else "with a second map"
+    return f"{row.forward} from source to target and {row.backward} back {back}"
