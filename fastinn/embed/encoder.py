@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
-from transformers.utils import logging as transformers_logging
 
 from fastinn import _checks
 from fastinn._types import Precision
+from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.corpus import Corpus, Document
 from fastinn.embed.tokens import Tokens, Window
 
@@ -203,25 +203,22 @@ def blocks_of_windows(windows: Iterable[Window], n_tokens: int) -> Iterator[list
 def _load(source: str, revision: str | None) -> nn.Module:
     if source.startswith((".", "/", "~")) and not Path(source).is_dir():
         raise ValueError(f"there is no model folder {source}; give a hub id or a folder")
-    verbosity = transformers_logging.get_verbosity()
-    # A checkpoint pretrained as a language model has a head that is not wanted and may lack a
-    # pooler that is never run; transformers reports both at length.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
-        model = AutoModel.from_pretrained(
-            source, config=config, revision=revision, dtype=torch.float32
-        )
+        # A checkpoint pretrained as a language model has a head that is not wanted and may lack
+        # the pooler, which is never run here; transformers reports both at length.
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source, revision=revision)
+            model = AutoModel.from_pretrained(
+                source, config=config, revision=revision, dtype=torch.float32
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"model {source} cannot be loaded ({reason}); give a hub id or the folder of a "
             "Hugging Face encoder"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
+    if hasattr(model, "pooler"):
+        model.pooler = None  # random where the checkpoint lacks one: no part of the fingerprint
     return model.eval()
 
 

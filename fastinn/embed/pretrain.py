@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
+from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.corpus import Corpus
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -126,7 +127,9 @@ def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> B
         return BertTokenizerFast.from_pretrained(path)
     blank = BertTokenizerFast(vocab={token: i for i, token in enumerate(_SPECIAL)})
     texts = (document.text for document in corpus.split("train"))
-    tokenizer = blank.train_new_from_iterator(texts, vocab_size=config.vocabulary)
+    tokenizer = blank.train_new_from_iterator(
+        texts, vocab_size=config.vocabulary, show_progress=False
+    )
     tokenizer.model_max_length = config.length
     tokenizer.save_pretrained(path)
     return tokenizer
@@ -233,7 +236,8 @@ def _is_done(folder: Path, seed: int) -> bool:
 def _save(
     model: BertForMaskedLM, tokenizer: BertTokenizerFast, path: Path, card: dict[str, float]
 ) -> None:
-    model.half().save_pretrained(path)
+    with quiet_transformers():
+        model.half().save_pretrained(path)
     tokenizer.save_pretrained(path)
     temporary = path / "card.json.tmp"
     temporary.write_text(json.dumps(card, indent=2) + "\n")

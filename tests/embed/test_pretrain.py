@@ -1,0 +1,66 @@
+import json
+
+import pytest
+import torch
+
+from fastinn import Corpus, Encoder
+from fastinn.embed.pretrain import PretrainConfig, _mask, pretrain
+
+TINY = PretrainConfig(
+    hidden=16, layers=1, heads=2, vocabulary=60, length=16, steps=200, batch=8, lr=1e-2
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    texts = [
+        f"{'one two three four ' * (i % 9 + 1)}{'red green blue ' * (i % 7)}" for i in range(90)
+    ]
+    folder = tmp_path_factory.mktemp("trained")
+    corpus = Corpus.from_texts(texts)
+    return corpus, folder, pretrain(corpus, folder, n_seeds=2, config=TINY)
+
+
+def test_models_beat_the_unigram_baseline(trained):
+    for path in trained[2]:
+        card = json.loads((path / "card.json").read_text())
+        assert card["loss"] < 0.8 * card["unigram_loss"]
+        assert card["accuracy"] > card["unigram_accuracy"]
+
+
+def test_seeds_differ_and_share_a_tokenizer(trained):
+    one, other = (Encoder(str(path), layers=[1]) for path in trained[2])
+    assert one.tokens.fingerprint() == other.tokens.fingerprint()
+    assert one.fingerprint() != other.fingerprint()
+
+
+def test_weights_are_half_precision_and_safe(trained):
+    for path in trained[2]:
+        assert not list(path.glob("*.bin"))
+        assert json.loads((path / "config.json").read_text())["dtype"] == "float16"
+
+
+def test_finished_seeds_are_kept(trained):
+    corpus, folder, paths = trained
+    before = [(path / "model.safetensors").stat().st_mtime_ns for path in paths]
+    pretrain(corpus, folder, n_seeds=2, config=TINY)
+    assert [(path / "model.safetensors").stat().st_mtime_ns for path in paths] == before
+
+
+def test_masks_follow_bert():
+    class Tokenizer:
+        all_special_ids = (0, 1, 2, 3, 4)
+        mask_token_id = 4
+
+        def __len__(self):
+            return 1000
+
+    ids = torch.full((400, 100), 77)
+    ids[:, 0] = 2
+    inputs, labels = _mask(ids, Tokenizer(), 0.15, torch.Generator().manual_seed(0))
+    scored = labels != -100
+    assert not scored[:, 0].any()
+    assert float(scored[:, 1:].float().mean()) == pytest.approx(0.15, abs=0.01)
+    assert float((inputs[scored] == 4).float().mean()) == pytest.approx(0.8, abs=0.02)
+    assert float((inputs[scored] == 77).float().mean()) == pytest.approx(0.1, abs=0.02)
+    assert torch.equal(inputs[~scored], ids[~scored])
