@@ -26,8 +26,9 @@ ALLOWED = {
     "metrics": MODELS | {"align"},
     "embed": BASE,
     "study": MODELS | {"align", "metrics", "embed"},
-    "report": MODELS | {"align", "metrics", "study"},
-    "cli": MODELS | {"align", "metrics", "embed", "study", "report"},
+    "report": BASE | {"align", "metrics", "study"},
+    "_doctor": KERNELS,
+    "cli": MODELS | {"align", "metrics", "embed", "study", "report", "_doctor"},
     "__main__": {"cli"},
 }
 """For each room of the package, the rooms it may import from."""

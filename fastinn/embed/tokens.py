@@ -1,6 +1,7 @@
 """Texts to windows of token ids, with the place of every token in its document."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,11 @@ class Tokens:
 
     def fingerprint(self) -> str:
         """Hash of vocabulary and rules: equal hashes give equal tokens, 32 hexadecimal digits."""
-        rules = f"{self.max_length}\n{self._tokenizer.backend_tokenizer.to_str()}"
-        return hashlib.blake2b(rules.encode(), digest_size=16).hexdigest()
+        rules = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        for setting in ("truncation", "padding"):  # left behind by the last call, no rule
+            rules.pop(setting, None)
+        text = f"{self.max_length}\n{json.dumps(rules, sort_keys=True)}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def windows(self, documents: Iterable[Document]) -> Iterator[Window]:
         """Yield the windows of ``documents`` in reading order."""

@@ -78,6 +78,12 @@ def test_fingerprint_follows_the_weights(seeds):
     assert one.fingerprint() == Encoder(seeds[0], layers=[2]).fingerprint()
 
 
+def test_tokenizer_fingerprint_survives_use(seeds, texts):
+    used, fresh = (Encoder(seed, layers=[1]) for seed in seeds)
+    used.encode(texts)
+    assert used.tokens.fingerprint() == fresh.tokens.fingerprint()
+
+
 def test_layer_out_of_range(seeds):
     with pytest.raises(ValueError, match=r"has layers 0 \(embeddings\) to 3"):
         Encoder(seeds[0], layers=[4])

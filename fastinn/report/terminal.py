@@ -1,0 +1,86 @@
+"""Tables for a terminal."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from fastinn.report.tables import Results, decimal, fits, method_rows
+
+
+def score_table(results: Results) -> Table:
+    """Summarise a comparison's held-out scores at the last layers, one row a method."""
+    table = _table(
+        "Held-out R2 at the last layer, mean over pairs (smallest to largest)",
+        "method",
+        "source -> target",
+        "target -> source",
+        "maps",
+        "worst round trip",
+    )
+    for row in method_rows(fits(results)):
+        round_trip = "" if math.isnan(row.round_trip) else f"{row.round_trip:.1e}"
+        table.add_row(row.method, str(row.forward), str(row.backward), row.maps, round_trip)
+    return table
+
+
+def map_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
+    """Show the scores of single maps, as :func:`fastinn.metrics.evaluate` gives them."""
+    columns = list(dict.fromkeys(name for record in scores.values() for name in record))
+    table = _table("Held-out scores", "method", *columns)
+    for method, record in scores.items():
+        table.add_row(method, *(_score(record.get(name)) for name in columns))
+    return table
+
+
+def recovery_table(records: Iterable[Mapping[str, Any]]) -> Table:
+    """Show how well each method recovered each hidden bijection."""
+    table = _table("Held-out relative error", "hidden bijection", "method", "x -> y", "y -> x")
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for record in records:
+        directions = rows.setdefault((record["bijection"], record["method"]), {})
+        directions[record["direction"]] = record["relative_mse"]
+    for (bijection, method), errors in rows.items():
+        table.add_row(bijection, method, f"{errors['x->y']:.1e}", f"{errors['y->x']:.1e}")
+    return table
+
+
+def seed_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Show the held-out scores of pretrained seeds beside their unigram baseline."""
+    table = _table("Masked-LM, held out", "seed", "loss", "unigram", "accuracy", "unigram")
+    for name, card in cards.items():
+        table.add_row(
+            name,
+            f"{card['loss']:.3f}",
+            f"{card['unigram_loss']:.3f}",
+            f"{card['accuracy']:.1%}",
+            f"{card['unigram_accuracy']:.1%}",
+        )
+    return table
+
+
+def findings_table(findings: Mapping[str, Any]) -> Table:
+    """Show nested findings, a row each."""
+    table = _table("fastinn doctor", "what", "found")
+    for what, found in findings.items():
+        if isinstance(found, Mapping):
+            for detail, value in found.items():
+                table.add_row(f"{what}: {detail}", "available" if value is True else str(value))
+        else:
+            table.add_row(what, str(found))
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="left" if first == "what" else "right")
+    return table
+
+
+def _score(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else decimal(value)

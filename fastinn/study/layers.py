@@ -1,0 +1,306 @@
+"""Every pair of seeds, layer by layer: which maps carry one space into the other."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import combinations, product
+from platform import python_version
+from typing import Any, Literal, TypeAlias
+
+import torch
+from sklearn.base import clone
+from tqdm import tqdm
+
+from fastinn.align import CCA, INN, PWCCA, SVCCA, LinearMap, MLPMap, Procrustes
+from fastinn.align.moment import Factors
+from fastinn.embed import Corpus, Encoder, stream
+from fastinn.embed.corpus import SPLITS, Split
+from fastinn.metrics import evaluate, evaluate_moments, linear_cka_moments, similarity_moments
+from fastinn.study.passes import Pass, View, run_pass
+
+Results: TypeAlias = dict[str, Any]
+Record: TypeAlias = dict[str, Any]
+Pair: TypeAlias = tuple[View, View]
+
+_LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
+
+
+@dataclass
+class Comparison:
+    """What to compare and how.
+
+    Attributes:
+        cells: Layer pairs of the linear family: ``"all"``, or ``"same-layer"`` only.
+        network_layers: Layers, negative ones counted from the end, at which an INN and two free
+            MLPs are trained for every pair.
+        inn: The INN, unfitted.
+        mlp: The free network, unfitted.
+        max_rows: Rows the networks are trained on at most, the first of the training split; the
+            closed forms use all.
+    """
+
+    cells: Literal["all", "same-layer"] = "all"
+    network_layers: Sequence[int] = (-1,)
+    inn: INN = field(default_factory=INN)
+    mlp: MLPMap = field(default_factory=MLPMap)
+    max_rows: int = 200_000
+
+
+def compare(
+    encoders: Mapping[str, Encoder],
+    corpus: Corpus,
+    how: Comparison,
+    *,
+    title: str = "fastinn compare",
+    command: str = "",
+    save: Callable[[Results], object] = lambda results: None,
+) -> Results:
+    """Compare every pair of seeds on documents that no map has seen.
+
+    Maps are fitted on the training split, regularisation and checkpoints are chosen on the
+    validation split, and every figure in the results is of the test split.
+
+    Args:
+        encoders: Name and encoder of each seed; they share a tokenizer.
+        corpus: Text; it is split by document.
+        how: What to compare.
+        title: Title of the report.
+        command: Command line to record.
+        save: Called with the results so far whenever a part is finished.
+
+    Returns:
+        The results, ready for :func:`fastinn.report.write_report` and JSON.
+
+    Raises:
+        ValueError: If there are fewer than two seeds, their tokenizers differ, or a split is empty.
+    """
+    if len(encoders) < 2:
+        raise ValueError(f"there are {len(encoders)} seeds to compare, expected two or more")
+    start = time.perf_counter()
+    networks = _network_pairs(encoders, how.network_layers)
+    passes = _passes(encoders, corpus, how, networks)
+    results = _header(encoders, corpus, how, passes, title, command)
+    for part in _parts(encoders, how, passes, networks):
+        _add(results, part)
+        results["seconds"] = time.perf_counter() - start
+        save(results)
+    return results
+
+
+def _parts(
+    encoders: Mapping[str, Encoder],
+    how: Comparison,
+    passes: dict[Split, Pass],
+    networks: list[Pair],
+) -> Iterator[Results]:
+    """Yield the parts of the results, cheap ones first."""
+    linear = _Linear(passes)
+    cells = list(_cells(encoders, how.cells))
+    for cell in tqdm(cells, "linear maps", unit=" cells", disable=None):
+        yield {"scores": linear.scores(*cell), "similarities": linear.similarities(*cell)}
+    if networks:
+        yield {
+            "spectra": [linear.spectrum(*pair) for pair in networks],
+            "null_band": linear.null_band(networks),
+        }
+    for pair in tqdm(networks, "networks", unit=" pairs", disable=None):
+        yield _network_scores(pair, how, passes)
+
+
+def _add(results: Results, part: Results) -> None:
+    """Add records to the lists of ``results``, and set whatever is not a list."""
+    for name, records in part.items():
+        if isinstance(records, list):
+            results.setdefault(name, []).extend(records)
+        else:
+            results[name] = records
+
+
+@dataclass
+class _Linear:
+    """The linear family on the moments of the three splits."""
+
+    passes: dict[Split, Pass]
+
+    def __post_init__(self) -> None:
+        self._train = Factors(self.passes["train"].moments)
+        self._validation = Factors(self.passes["validation"].moments)
+        self._test = Factors(self.passes["test"].moments)
+        self._null = Factors(self.passes["train"].null)
+        self._null_test = Factors(self.passes["test"].null)
+
+    def scores(self, a: View, b: View) -> list[Record]:
+        """Score each map both ways: bijections by their inverse, others by a second map."""
+        records = []
+        for name, bijection in {"Procrustes": Procrustes(), "CCA map": CCA()}.items():
+            bijection.from_moments(self._train, a, b)
+            for source, target, inverse in ((a, b, False), (b, a, True)):
+                scores = evaluate_moments(bijection, self._test, a, b, inverse=inverse)
+                records.append(_record(name, source, target, scores, inverse))
+        for source, target in ((a, b), (b, a)):
+            least_squares = LinearMap().from_moments(self._train, source, target)
+            ridge = LinearMap(ridge="validation").from_moments(
+                self._train, source, target, validation=self._validation
+            )
+            for name, fitted in {"least squares": least_squares, "ridge": ridge}.items():
+                scores = evaluate_moments(fitted, self._test, source, target)
+                records.append(_record(name, source, target, scores))
+        return records
+
+    def similarities(self, a: View, b: View) -> list[Record]:
+        """Correlate held-out variates; on same-layer cells beside those of mispaired rows."""
+        records = []
+        for name, aligner in {"mean CCA": CCA(), "SVCCA": SVCCA(), "PWCCA": PWCCA()}.items():
+            value = similarity_moments(aligner.from_moments(self._train, a, b), self._test, a, b)
+            null = None
+            if a[1] == b[1]:
+                aligner.from_moments(self._null, a, b)
+                null = similarity_moments(aligner, self._null_test, a, b)
+            records.append(_similarity(name, a, b, value, null))
+        null = linear_cka_moments(self._null_test, a, b) if a[1] == b[1] else None
+        return [
+            *records,
+            _similarity("linear CKA", a, b, linear_cka_moments(self._test, a, b), null),
+        ]
+
+    def spectrum(self, a: View, b: View) -> Record:
+        """Return all canonical correlations of a pair at one layer, on the training rows."""
+        correlations = CCA().from_moments(self._train, a, b).correlations_
+        return {"a": a[0], "b": b[0], "layer": a[1], "correlations": correlations.tolist()}
+
+    def null_band(self, pairs: Sequence[Pair]) -> Record:
+        """Return the range of the spectra of mispaired rows, index by index, over ``pairs``."""
+        spectra = [CCA().from_moments(self._null, a, b).correlations_ for a, b in pairs]
+        shortest = min(map(len, spectra))
+        stacked = torch.stack([spectrum[:shortest] for spectrum in spectra])
+        return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
+
+
+def _network_scores(pair: Pair, how: Comparison, passes: dict[Split, Pass]) -> Results:
+    """Train an INN and a free network a direction on one pair, and score them held-out."""
+    train, validation, test = (passes[split].rows for split in ("train", "validation", "test"))
+    a, b = pair
+    inn = clone(how.inn).fit(train[a], train[b], validation=(validation[a], validation[b]))
+    scores = evaluate(inn, test[a], test[b])
+    there = {"r2": scores["r2"], "relative_mse": scores["relative_mse"], "mse": scores["mse"]}
+    back = {"r2": scores["inverse_r2"], "relative_mse": 1 - scores["inverse_r2"], "mse": None}
+    name = f"INN ({how.inn.objective})"
+    records = [_record(name, a, b, there), _record(name, b, a, back, inverse=True)]
+    for source, target in ((a, b), (b, a)):
+        mlp = clone(how.mlp).fit(
+            train[source], train[target], validation=(validation[source], validation[target])
+        )
+        records.append(
+            _record("MLP (free)", source, target, evaluate(mlp, test[source], test[target]))
+        )
+    return {"scores": records, "training": [_training(name, a, b, inn, scores["round_trip"])]}
+
+
+def _training(method: str, a: View, b: View, inn: INN, round_trip: float) -> Record:
+    history = {name: values for name, values in inn.history_.items() if name != "seconds"}
+    place = {"method": method, "a": a[0], "b": b[0], "layer": a[1]}
+    return place | history | {"best_step": inn.best_step_, "round_trip": round_trip}
+
+
+def _record(
+    method: str, source: View, target: View, scores: Mapping[str, Any], inverse: bool = False
+) -> Record:
+    return {
+        "method": method,
+        "source": source[0],
+        "target": target[0],
+        "source_layer": source[1],
+        "target_layer": target[1],
+        "fitted": "inverse" if inverse else "direct",
+        **{name: scores[name] for name in ("r2", "relative_mse", "mse")},
+    }
+
+
+def _similarity(measure: str, a: View, b: View, value: float, null: float | None) -> Record:
+    places = {"a": a[0], "b": b[0], "layer_a": a[1], "layer_b": b[1]}
+    return {"measure": measure, **places, "value": value, "null": null}
+
+
+def _cells(encoders: Mapping[str, Encoder], cells: str) -> Iterator[Pair]:
+    """Yield the cells of the linear family; each holds both directions."""
+    for a, b in combinations(encoders, 2):
+        for i, j in product(encoders[a].layers, encoders[b].layers):
+            if cells == "all" or i == j:
+                yield (a, i), (b, j)
+
+
+def _network_pairs(encoders: Mapping[str, Encoder], layers: Sequence[int]) -> list[Pair]:
+    """Return the same-layer pairs of views that networks are trained on."""
+    pairs = []
+    for layer in layers:
+        for a, b in combinations(encoders, 2):
+            views = [(seed, layer % (encoders[seed].n_layers + 1)) for seed in (a, b)]
+            missing = [view for view in views if view[1] not in encoders[view[0]].layers]
+            if missing:
+                seed, index = missing[0]
+                raise ValueError(
+                    f"a network is wanted at layer {index} of {seed}, whose layers "
+                    f"{encoders[seed].layers} are read; add it to them"
+                )
+            pairs.append((views[0], views[1]))
+    return pairs
+
+
+def _passes(
+    encoders: Mapping[str, Encoder], corpus: Corpus, how: Comparison, networks: list[Pair]
+) -> dict[Split, Pass]:
+    sampled = dict.fromkeys(view for pair in networks for view in pair)
+    return {
+        split: run_pass(
+            stream(encoders, corpus.split(split)),
+            pairs="all" if how.cells == "all" else "within-layer",
+            sampled=sampled,
+            max_rows=how.max_rows,
+            label=f"read {split}",
+        )
+        for split in SPLITS
+    }
+
+
+def _header(
+    encoders: Mapping[str, Encoder],
+    corpus: Corpus,
+    how: Comparison,
+    passes: dict[Split, Pass],
+    title: str,
+    command: str,
+) -> Results:
+    first = next(iter(encoders.values()))
+    return {
+        "title": title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "models": [_model(name, encoder) for name, encoder in encoders.items()],
+        "corpus": {
+            "name": corpus.name,
+            "hash": corpus.fingerprint(),
+            "tokenizer_hash": first.tokens.fingerprint(),
+            "documents": {split: done.n_documents for split, done in passes.items()},
+            "tokens": {split: int(done.moments.count) for split, done in passes.items()},
+        },
+        "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "settings": {
+            "cells": how.cells,
+            "network rows": how.max_rows,
+            "INN": how.inn.get_params(),
+            "MLP": how.mlp.get_params(),
+        },
+    }
+
+
+def _model(name: str, encoder: Encoder) -> Record:
+    return {
+        "name": name,
+        "source": encoder.source,
+        "revision": encoder.revision,
+        "weights_hash": encoder.fingerprint(),
+        "n_layers": encoder.n_layers,
+        "n_features": encoder.n_features,
+    }
