@@ -51,7 +51,7 @@ class InMemory:
         self, x: Tensor, y: Tensor, documents: Tensor | None, held_out: float | Pair
     ) -> None:
         self._x, self._y = x, y
-        numbers = torch.arange(len(x)) if documents is None else _numbers(documents, x)
+        numbers = document_numbers(documents, x)
         if isinstance(held_out, tuple):
             aside = torch.zeros(len(x), dtype=torch.bool)
         else:
@@ -110,7 +110,7 @@ class Streamed:
         """Yield the training rows of each block and put the others into ``aside``."""
         for x, y, documents in self._blocks:
             pair = _checks.paired(x, y)
-            validation = _hash(_numbers(documents, x)) < self._share
+            validation = _hash(document_numbers(documents, x)) < self._share
             if aside is not None:
                 aside.add(_select(pair, validation))
             if not validation.all():
@@ -155,7 +155,10 @@ def _moments(pairs: Iterable[Pair]) -> Moments:
     return moments
 
 
-def _numbers(documents: Array, x: Tensor) -> Tensor:
+def document_numbers(documents: Array | None, x: Tensor) -> Tensor:
+    """Return the checked document number of each row; ``None``: each row is its own document."""
+    if documents is None:
+        return torch.arange(len(x))
     numbers = as_tensor(documents).cpu()
     if numbers.shape != (len(x),) or numbers.is_floating_point():
         raise ValueError(

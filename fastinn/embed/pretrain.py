@@ -44,8 +44,8 @@ class PretrainConfig:
     heads: int = 4
     vocabulary: int = 4096
     length: int = 128
-    steps: int = 4_000
-    batch: int = 32
+    steps: int = 6_000
+    batch: int = 8
     lr: float = 1e-3
     masked: float = 0.15
     precision: Literal["exact", "fast"] = "fast"

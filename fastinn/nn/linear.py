@@ -1,0 +1,64 @@
+"""Invertible linear layers: a learned matrix and a fixed rotation."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+class InvertibleLinear(nn.Module):
+    r"""Linear bijection :math:`y = x W^\top + b`, learned or a fixed rotation.
+
+    Products and the inverse are computed in the dtype of the rows, never in 16 bits: a map
+    between two representation spaces is too ill-conditioned for that.
+
+    Args:
+        d: Number of features.
+        weight: Initial :math:`W`, shape ``(d, d)``; a random rotation by default.
+        orthogonal: ``weight`` is orthogonal and stays as it is, and there is no bias: the inverse
+            is a transpose and the log-determinant zero.
+
+    Raises:
+        ValueError: If ``weight`` has another shape.
+    """
+
+    def __init__(self, d: int, *, weight: Tensor | None = None, orthogonal: bool = False) -> None:
+        super().__init__()
+        if weight is None:
+            weight = random_rotation(d)
+            weight = weight if orthogonal else weight.to(torch.get_default_dtype())
+        if weight.shape != (d, d):
+            raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(d, d)}")
+        self.orthogonal = orthogonal
+        if orthogonal:
+            # float64, for a matrix rounded to float32 would be no rotation to float64 rows.
+            self.register_buffer("weight", weight.double())
+            self.register_buffer("bias", None)
+        else:
+            self.weight = nn.Parameter(weight.clone())
+            self.bias = nn.Parameter(weight.new_zeros(d))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map rows ``x``, shape ``(n, d)``, to ``y`` and ``log|det W|``, shape ``(n,)``."""
+        return linear(x, self.weight.to(x.dtype), self.bias), self._log_det(x)
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Map rows ``y``, shape ``(n, d)``, to ``x`` and ``-log|det W|``, shape ``(n,)``."""
+        if self.orthogonal:
+            return y @ self.weight.to(y.dtype), self._log_det(y)
+        x = torch.linalg.solve(self.weight.mT, y - self.bias, left=False)
+        return x, -self._log_det(y)
+
+    def _log_det(self, rows: Tensor) -> Tensor:
+        if self.orthogonal:
+            return rows.new_zeros(len(rows))
+        return torch.linalg.slogdet(self.weight).logabsdet.expand(len(rows))
+
+
+def random_rotation(d: int) -> Tensor:
+    """Draw a ``(d, d)`` orthogonal matrix uniformly, in float64.
+
+    Source: Mezzadri 2007, How to generate random matrices from the classical compact groups.
+    """
+    q, r = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64))
+    # Without the signs the distribution depends on the convention of the factorisation.
+    return q * r.diagonal().sign()
