@@ -38,6 +38,9 @@ app.add_typer(seeds_app, name="seeds")
 
 console = Console()
 
+_INN_STEPS = INN().max_steps
+_DEMO_DOCUMENTS = 170  # read by four seeds in half a minute on two cores
+
 
 class Method(StrEnum):
     """Aligners that ``fastinn align`` can fit."""
@@ -81,9 +84,8 @@ def demo(
         name: Encoder(str(path), layers=range(card(path)["layers"] + 1))
         for name, path in shipped_seeds().items()
     }
-    how = Comparison(inn=INN(max_steps=1000), mlp=MLPMap(max_steps=400))
-    corpus = Corpus.python_docs().head(400)
-    _compare(encoders, corpus, how, folder, as_json, "fastinn demo")
+    corpus = Corpus.python_docs().head(_DEMO_DOCUMENTS)
+    _compare(encoders, corpus, Comparison(), folder, as_json, "fastinn demo")
 
 
 @app.command("compare")
@@ -97,7 +99,7 @@ def compare_command(
     networks: Annotated[
         str, typer.Option(help="Layers at which INN and MLP are trained; '' for none.")
     ] = "-1",
-    max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = 1000,
+    max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = _INN_STEPS,
     max_rows: Annotated[int, typer.Option(help="Rows a network trains on.", min=1)] = 200_000,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-compare"),
@@ -133,7 +135,9 @@ def align(
     corpus: CorpusFile = None,
     column: Column = "text",
     documents: Documents = None,
-    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = 1000,
+    max_steps: Annotated[
+        int, typer.Option(help="Training steps of a network.", min=0)
+    ] = _INN_STEPS,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-align"),
     overwrite: Overwrite = False,
@@ -283,15 +287,18 @@ def _compare(
         folder.save(results)
 
     try:
-        compare(encoders, corpus, how, title=command, command=" ".join(sys.argv[1:]), save=save)
+        compare(encoders, corpus, how, title=command, command=_command_line(), save=save)
     except KeyboardInterrupt:
-        if finished:
-            page = folder.report(finished)
-            _complain(f"interrupted; the parts that were finished are in {page}")
+        kept = f"what was finished is in {folder.report(finished)}" if finished else "nothing kept"
+        _complain(f"interrupted; {kept}")
         sys.exit(130)
     page = folder.report(finished)
     _show(finished, as_json, terminal.score_table)
     _say(as_json, f"Report: {page}")
+
+
+def _command_line() -> str:
+    return " ".join(["fastinn", *sys.argv[1:]])
 
 
 def _corpus(path: Path | None, column: str, documents: int | None = None) -> Corpus:

@@ -1,8 +1,28 @@
-"""What has to be set before the first import."""
+"""What has to be set before the first import, and two tiny seeds."""
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def seeds(tmp_path_factory):
+    """Folders of two tiny BERTs with one tokenizer."""
+    from tiny_seeds import make_model, make_tokenizer
+
+    folder = tmp_path_factory.mktemp("seeds")
+    tokenizer = make_tokenizer()
+    return [make_model(folder / f"seed-{s}", s, tokenizer) for s in range(2)]
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """Folder of a tiny BERT with a tokenizer of its own."""
+    from tiny_seeds import WORDS, make_model, make_tokenizer
+
+    folder = tmp_path_factory.mktemp("stranger")
+    return make_model(folder / "other", 7, make_tokenizer(WORDS[::-1]))

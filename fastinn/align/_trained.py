@@ -40,6 +40,7 @@ class TrainedAligner(Aligner):
         best_step_: Step of the checkpoint that was kept; 0 is the start.
         n_steps_: Steps that were made.
         skipped_steps_: Those of them left out because their gradient was not finite.
+        interrupted_: Whether Ctrl-C ended training early.
     """
 
     max_steps: int
@@ -56,6 +57,7 @@ class TrainedAligner(Aligner):
     best_step_: int
     n_steps_: int
     skipped_steps_: int
+    interrupted_: bool
 
     def fit(
         self,
@@ -142,6 +144,7 @@ class TrainedAligner(Aligner):
         trainer.run(source.batches(self.batch_size, self._generator()))
         self.history_, self.best_step_ = trainer.history, trainer.best_step
         self.n_steps_, self.skipped_steps_ = trainer.n_steps, trainer.n_skipped
+        self.interrupted_ = trainer.interrupted
         return self
 
     def _initialise(self, d_x: int, d_y: int) -> None:

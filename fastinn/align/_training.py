@@ -53,6 +53,7 @@ class Trainer:
         best_step: Step of the checkpoint that was kept.
         n_steps: Steps that were made.
         n_skipped: Those of them left out because their gradient was not finite.
+        interrupted: Whether Ctrl-C ended training early.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Trainer:
         self._adam = torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.99), fused=True)
         self.history: dict[str, list[float]] = {}
         self.best_step = self.n_steps = self.n_skipped = 0
+        self.interrupted = False
         self._least_error = math.inf
         self._best: dict[str, Tensor] = {}
 
@@ -82,6 +84,7 @@ class Trainer:
         try:
             self._steps(batches)
         except KeyboardInterrupt:
+            self.interrupted = True
             warnings.warn(
                 f"training was interrupted after {self.n_steps} of {self._budget.max_steps} steps; "
                 f"the checkpoint of step {self.best_step} is kept",
@@ -91,7 +94,7 @@ class Trainer:
 
     def _steps(self, batches: Iterator[Pair]) -> None:
         shown = self._progress and sys.stderr.isatty()
-        with tqdm(total=self._budget.max_steps, disable=not shown, unit="step") as bar:
+        with tqdm(total=self._budget.max_steps, disable=not shown, unit="step", leave=False) as bar:
             checkpoints = 0
             while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
                 self._step(*next(batches), self._lr * _rate(spent))

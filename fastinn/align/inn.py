@@ -71,6 +71,7 @@ class INN(TrainedAligner, Bijection):
         best_step_: Step of the checkpoint that was kept; 0 is the start.
         n_steps_: Steps that were made.
         skipped_steps_: Those of them left out because their gradient was not finite.
+        interrupted_: Whether Ctrl-C ended training early.
         round_trip_: Largest error of ``inverse_transform(transform(x))`` on the validation rows,
             in standard deviations of the feature.
     """

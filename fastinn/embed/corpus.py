@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -96,8 +97,8 @@ class Corpus:
         Args:
             packages: Go on with the docstrings of the installed packages.
         """
-        held = list(python_docs.documents(packages=packages))
-        return cls("python-docs+packages" if packages else "python-docs", lambda: held)
+        read = cache(lambda: list(python_docs.documents(packages=packages)))
+        return cls("python-docs+packages" if packages else "python-docs", read)
 
     def split(self, split: Split) -> Self:
         """Keep the documents of one split; which is decided by the hash of each document."""

@@ -1,5 +1,6 @@
 """Every pair of seeds, layer by layer: which maps carry one space into the other."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from sklearn.base import clone
 from tqdm import tqdm
 
 from fastinn.align import CCA, INN, PWCCA, SVCCA, LinearMap, MLPMap, Procrustes
+from fastinn.align._trained import TrainedAligner
 from fastinn.align.moment import Factors
 from fastinn.embed import Corpus, Encoder, stream
 from fastinn.embed.corpus import SPLITS, Split
@@ -25,6 +27,7 @@ Record: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[View, View]
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
+_SAVE_EVERY_SECONDS = 10
 
 
 @dataclass
@@ -68,7 +71,8 @@ def compare(
         how: What to compare.
         title: Title of the report.
         command: Command line to record.
-        save: Called with the results so far whenever a part is finished.
+        save: Called with the results so far now and then, and at the end, whether that is
+            reached or cut short.
 
     Returns:
         The results, ready for :func:`fastinn.report.write_report` and JSON.
@@ -78,13 +82,20 @@ def compare(
     """
     if len(encoders) < 2:
         raise ValueError(f"there are {len(encoders)} seeds to compare, expected two or more")
-    start = time.perf_counter()
+    _check_memory(encoders, how.cells)
+    start = saved = time.perf_counter()
     networks = _network_pairs(encoders, how.network_layers)
     passes = _passes(encoders, corpus, how, networks)
     results = _header(encoders, corpus, how, passes, title, command)
-    for part in _parts(encoders, how, passes, networks):
-        _add(results, part)
-        results["seconds"] = time.perf_counter() - start
+    try:
+        for part in _parts(encoders, how, passes, networks):
+            _add(results, part)
+            now = time.perf_counter()
+            results["seconds"] = now - start
+            if now - saved > _SAVE_EVERY_SECONDS:
+                save(results)
+                saved = now
+    finally:
         save(results)
     return results
 
@@ -180,25 +191,31 @@ class _Linear:
 
 def _network_scores(pair: Pair, how: Comparison, passes: dict[Split, Pass]) -> Results:
     """Train an INN and a free network a direction on one pair, and score them held-out."""
-    train, validation, test = (passes[split].rows for split in ("train", "validation", "test"))
     a, b = pair
-    inn = clone(how.inn).fit(train[a], train[b], validation=(validation[a], validation[b]))
-    scores = evaluate(inn, test[a], test[b])
-    there = {"r2": scores["r2"], "relative_mse": scores["relative_mse"], "mse": scores["mse"]}
+    inn, scores = _trained(how.inn, a, b, passes)
     back = {"r2": scores["inverse_r2"], "relative_mse": 1 - scores["inverse_r2"], "mse": None}
     name = f"INN ({how.inn.objective})"
-    records = [_record(name, a, b, there), _record(name, b, a, back, inverse=True)]
+    records = [_record(name, a, b, scores), _record(name, b, a, back, inverse=True)]
     for source, target in ((a, b), (b, a)):
-        mlp = clone(how.mlp).fit(
-            train[source], train[target], validation=(validation[source], validation[target])
-        )
-        records.append(
-            _record("MLP (free)", source, target, evaluate(mlp, test[source], test[target]))
-        )
+        _, free = _trained(how.mlp, source, target, passes)
+        records.append(_record("MLP (free)", source, target, free))
     return {"scores": records, "training": [_training(name, a, b, inn, scores["round_trip"])]}
 
 
-def _training(method: str, a: View, b: View, inn: INN, round_trip: float) -> Record:
+def _trained(
+    template: TrainedAligner, source: View, target: View, passes: dict[Split, Pass]
+) -> tuple[TrainedAligner, dict[str, float]]:
+    """Fit a copy of ``template`` to one pair and score it on the test rows."""
+    (x, y), validation, test = (
+        (passes[split].rows[source], passes[split].rows[target]) for split in SPLITS
+    )
+    fitted = clone(template).fit(x, y, validation=validation)
+    if fitted.interrupted_:
+        raise KeyboardInterrupt  # what is finished is kept; a map cut short is not
+    return fitted, evaluate(fitted, *test)
+
+
+def _training(method: str, a: View, b: View, inn: TrainedAligner, round_trip: float) -> Record:
     history = {name: values for name, values in inn.history_.items() if name != "seconds"}
     place = {"method": method, "a": a[0], "b": b[0], "layer": a[1]}
     return place | history | {"best_step": inn.best_step_, "round_trip": round_trip}
@@ -246,6 +263,21 @@ def _network_pairs(encoders: Mapping[str, Encoder], layers: Sequence[int]) -> li
                 )
             pairs.append((views[0], views[1]))
     return pairs
+
+
+def _check_memory(encoders: Mapping[str, Encoder], cells: str) -> None:
+    """Refuse moments that this machine cannot hold, before any text is read."""
+    widths = [len(encoder.layers) * encoder.n_features for encoder in encoders.values()]
+    a_layer = [encoder.n_features for encoder in encoders.values()]
+    n_layers = max(len(encoder.layers) for encoder in encoders.values())
+    entries = sum(widths) ** 2 if cells == "all" else n_layers * sum(a_layer) ** 2
+    needed = 8 * len(SPLITS) * (entries + n_layers * sum(a_layer) ** 2)  # the null is by layer
+    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > held:
+        raise ValueError(
+            f"the moments of {len(encoders)} models need {needed / 1e9:,.0f} GB and this machine "
+            f"has {held / 1e9:,.0f} GB; compare the same layers only, fewer layers or fewer models"
+        )
 
 
 def _passes(

@@ -1,0 +1,122 @@
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from fastinn import Encoder, stream
+from fastinn.align import CCA, INN, LinearMap
+from fastinn.study import layers
+from fastinn.study.layers import Comparison, compare
+
+ONE_WAY = {"least squares", "ridge", "MLP (free)"}
+BIJECTIONS = {"Procrustes", "CCA map", "INN (two-way)"}
+
+
+def rows(encoders, corpus, split):
+    blocks = list(stream(encoders, corpus.split(split)))
+    return {view: torch.cat([b.rows[view] for b in blocks]) for view in blocks[0].rows}
+
+
+def record(results, **wanted):
+    found = [r for r in results["scores"] if wanted.items() <= r.items()]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_every_cell_is_scored_in_both_directions(results):
+    cells = Counter((r["method"], r["source"], r["target"]) for r in results["scores"])
+    for method in ("Procrustes", "CCA map", "least squares", "ridge"):
+        assert cells[method, "seed-0", "seed-1"] == cells[method, "seed-1", "seed-0"] == 16
+    for method in ("INN (two-way)", "MLP (free)"):
+        assert cells[method, "seed-0", "seed-1"] == cells[method, "seed-1", "seed-0"] == 1
+
+
+def test_bijections_are_scored_by_their_inverse_and_others_by_a_second_map(results):
+    backward = [r for r in results["scores"] if r["source"] == "seed-1"]
+    assert {r["method"] for r in backward if r["fitted"] == "inverse"} == BIJECTIONS
+    assert {r["method"] for r in backward if r["fitted"] == "direct"} == ONE_WAY
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (1, 3), (3, 1)], ids=str)
+def test_scores_are_those_of_the_test_rows(results, encoders, corpus, cell):
+    """The cell (i, j) is trained for itself: neither (i, i) nor (j, i) is reported in its place."""
+    train, test = (rows(encoders, corpus, split) for split in ("train", "test"))
+    a, b = ("seed-0", cell[0]), ("seed-1", cell[1])
+    fitted = LinearMap().fit(train[a], train[b])
+    found = record(
+        results,
+        method="least squares",
+        source="seed-0",
+        target="seed-1",
+        source_layer=cell[0],
+        target_layer=cell[1],
+    )
+    assert found["r2"] == pytest.approx(fitted.score(test[a], test[b]), abs=1e-4)
+
+
+def test_spectrum_is_beside_its_null(results, encoders, corpus):
+    train = rows(encoders, corpus, "train")
+    expected = CCA().fit(train["seed-0", 3], train["seed-1", 3]).correlations_
+    found = torch.tensor(results["spectra"][0]["correlations"], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert found.mean() > max(results["null_band"]["high"])
+
+
+def test_same_layer_similarities_have_a_null(results):
+    for found in results["similarities"]:
+        assert (found["null"] is None) == (found["layer_a"] != found["layer_b"])
+        if found["null"] is not None and found["measure"] == "mean CCA":
+            assert found["value"] > found["null"] + 0.1
+
+
+def test_splits_share_no_document(results):
+    assert sum(results["corpus"]["documents"].values()) == 120
+    assert all(n > 0 for n in results["corpus"]["documents"].values())
+
+
+def test_results_are_json_and_say_what_was_run(results):
+    assert json.loads(json.dumps(results)) == results
+    assert results["models"][0]["weights_hash"] != results["models"][1]["weights_hash"]
+    assert results["training"][0]["round_trip"] < 1e-3
+
+
+def test_same_layer_cells_only(encoders, corpus):
+    found = compare(encoders, corpus, Comparison(cells="same-layer", network_layers=()))
+    assert {r["source_layer"] - r["target_layer"] for r in found["scores"]} == {0}
+    assert "training" not in found
+
+
+def test_ctrl_c_keeps_what_is_finished(encoders, corpus, quick, monkeypatch):
+    """A network cut short is not reported; the linear family before it is."""
+
+    def interrupted(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(INN, "_loss", interrupted)
+    kept = {}
+    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        compare(encoders, corpus, quick, save=kept.update)
+    assert {r["method"] for r in kept["scores"]} == {
+        "Procrustes",
+        "CCA map",
+        "least squares",
+        "ridge",
+    }
+
+
+def test_one_seed_is_refused(encoders, corpus):
+    with pytest.raises(ValueError, match="1 seeds to compare, expected two or more"):
+        compare({"seed-0": encoders["seed-0"]}, corpus, Comparison())
+
+
+def test_layer_that_is_not_read_is_refused(seeds, corpus):
+    encoders = {str(i): Encoder(folder, layers=[1]) for i, folder in enumerate(seeds)}
+    with pytest.raises(ValueError, match=r"layer 3 of 0, whose layers \[1\] are read"):
+        compare(encoders, corpus, Comparison(network_layers=[-1]))
+
+
+def test_moments_that_do_not_fit_are_refused_first(encoders, corpus, monkeypatch):
+    monkeypatch.setattr(layers.os, "sysconf", lambda name: 10)
+    with pytest.raises(ValueError, match="compare the same layers only"):
+        compare(encoders, corpus, Comparison())

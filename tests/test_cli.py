@@ -1,0 +1,137 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from tiny_seeds import make_texts
+from typer.testing import CliRunner
+
+import fastinn
+from fastinn import cli
+
+COMMANDS = ["demo", "compare", "align", "sanity", "doctor", "seeds", "seeds train", "seeds list"]
+QUICK = ["--max-steps", "5", "--json"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "corpus.txt"
+    path.write_text("\n".join(f"{text} {i % 7}" for i, text in enumerate(make_texts(150))))
+    return str(path)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command as ``fastinn`` does, and return its exit code, stdout and stderr."""
+
+    def invoke(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fastinn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return invoke
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command):
+    shown = CliRunner().invoke(cli.app, [*command.split(), "--help"]).output
+    assert "Example: fastinn" in shown or command == "seeds"
+
+
+def test_compare_writes_results_and_report(run, seeds, corpus, tmp_path):
+    out = tmp_path / "out"
+    code, stdout, _ = run("compare", *seeds, "--corpus", corpus, "--out", out, *QUICK)
+    assert code == 0
+    results = json.loads(stdout)
+    assert results == json.loads((out / "results.json").read_text())
+    assert {r["method"] for r in results["scores"]} >= {"INN (two-way)", "CCA map"}
+    assert "<html" in (out / "report.html").read_text()
+
+
+def test_compare_refuses_a_folder_that_holds_another_run(run, seeds, corpus, tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    code, _, stderr = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path)
+    assert code == 2
+    assert "holds another run; give another folder with --out" in stderr
+    assert (tmp_path / "results.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("method", ["inn", "mlp", "cca", "procrustes", "linear"])
+def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
+    out = tmp_path / "map"
+    options = ["--method", method, "--corpus", corpus, "--out", out, *QUICK]
+    code, stdout, _ = run("align", *seeds, "--layer", "2", *options)
+    assert code == 0
+    scores = json.loads(stdout)
+    assert scores[method]["r2"] <= 1
+    aligner = fastinn.load_aligner(out)
+    assert aligner.n_features_in_ == 16
+
+
+def test_doctor_lists_every_backend(run):
+    code, stdout, _ = run("doctor", "--json")
+    assert code == 0
+    kernels = json.loads(stdout)["op affine_coupling"]
+    assert kernels["reference"] is True
+    assert set(kernels) == {"reference", "cpu", "triton", "cuda"}
+
+
+def test_shipped_seeds_beat_the_unigram_baseline_by_far(run):
+    code, stdout, _ = run("seeds", "list", "--json")
+    assert code == 0
+    cards = json.loads(stdout)
+    assert len(cards) >= 4
+    for card in cards.values():
+        assert card["loss"] < card["unigram_loss"] - 1.5
+        assert card["accuracy"] > 4 * card["unigram_accuracy"]
+
+
+def test_seeds_train_makes_seeds_that_compare(run, corpus, tmp_path):
+    shape = ["--hidden", 16, "--layers", 1, "--heads", 2, "--vocabulary", 60, "--length", 16]
+    code, _, _ = run(
+        "seeds", "train", "--n", 2, "--corpus", corpus, "--steps", 5, "--out", tmp_path, *shape
+    )
+    assert code == 0
+    models = [tmp_path / "seed-0", tmp_path / "seed-1"]
+    code, stdout, _ = run(
+        "compare", *models, "--corpus", corpus, "--networks", "", "--out", tmp_path / "c", "--json"
+    )
+    assert code == 0
+    assert json.loads(stdout)["models"][0]["n_layers"] == 1
+
+
+MISTAKES = {
+    "missing model": (["compare", "./gone", "./gone2"], "there is no model folder ./gone"),
+    "one model": (["compare", "{seed}"], "1 seeds to compare, expected two or more"),
+    "same name": (["compare", "{seed}", "{seed}"], "two models have the same name"),
+    "layers": (["compare", "{seed}", "{seed}x", "--layers", "a"], "--layers is 'a', expected"),
+    "missing corpus": (["align", "{seed}", "{seed}", "--corpus", "gone.txt"], "gone.txt is not"),
+    "no such layer": (["align", "{seed}", "{seed}", "--layer", "9"], "layers 0 (embeddings) to 3"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_end_in_one_line_and_exit_code_2(run, seeds, tmp_path, arguments, message):
+    filled = [part.format(seed=seeds[0]) for part in arguments]
+    code, _, stderr = run(*filled, "--out", tmp_path / "out")
+    assert code == 2
+    assert message in stderr
+    assert stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_said(run, seeds, tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    code, _, stderr = run("compare", *seeds, "--out", tmp_path / "out")
+    assert code == 2
+    assert "No space left on device" in stderr
+
+
+def test_module_runs_as_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "fastinn", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "demo" in done.stdout
