@@ -1,12 +1,11 @@
 """Pretraining of small BERTs that differ in nothing but their seed."""
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
+from fastinn._saved import write_whole
 from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.corpus import Corpus
 
@@ -76,8 +76,9 @@ def pretrain(
         test = _windows(tokenizer, corpus.split("test"), config.length)
         for seed in pending:
             model = _train(train, tokenizer, config, seed)
-            card = evaluate_mlm(model, tokenizer, train, test, masked=config.masked)
-            _save(model, tokenizer, folder / f"seed-{seed}", card | asdict(config))
+            scores = evaluate_mlm(model, tokenizer, train, test, masked=config.masked)
+            card = {"seed": seed, "corpus": corpus.name, **scores, **asdict(config)}
+            _save(model, tokenizer, folder / f"seed-{seed}", card)
     return [folder / f"seed-{s}" for s in range(first_seed, first_seed + n_seeds)]
 
 
@@ -234,11 +235,35 @@ def _is_done(folder: Path, seed: int) -> bool:
 
 
 def _save(
-    model: BertForMaskedLM, tokenizer: BertTokenizerFast, path: Path, card: dict[str, float]
+    model: BertForMaskedLM, tokenizer: BertTokenizerFast, path: Path, card: dict[str, Any]
 ) -> None:
     with quiet_transformers():
         model.half().save_pretrained(path)
     tokenizer.save_pretrained(path)
-    temporary = path / "card.json.tmp"
-    temporary.write_text(json.dumps(card, indent=2) + "\n")
-    os.replace(temporary, path / "card.json")  # the mark of a finished model, so it comes last
+    (path / "README.md").write_text(model_card(card))
+    # The mark of a finished model, so it comes last.
+    write_whole(path / "card.json", (json.dumps(card, indent=2) + "\n").encode())
+
+
+def model_card(card: Mapping[str, Any]) -> str:
+    """Say in Markdown what a seed is and how well it predicts held-out text.
+
+    Args:
+        card: What :func:`pretrain` recorded of it in ``card.json``.
+    """
+    seen = card["steps"] * card["batch"] * card["length"]
+    return f"""# Mini BERT, seed {card["seed"]}
+
+{card["layers"]} layers, width {card["hidden"]}, {card["heads"]} heads, {card["vocabulary"]} word
+pieces, windows of {card["length"]} tokens. Masked language modelling on the training split of the
+corpus `{card["corpus"]}`: {card["steps"]} steps of {card["batch"]} windows
+({seen / 1e6:.1f} million tokens), {card["masked"]:.0%} of the tokens predicted.
+Its siblings differ from it in nothing but the seed.
+
+| held-out documents, {card["scored_tokens"]:,} predicted tokens | this model | unigram baseline |
+|---|---|---|
+| loss, nats a token | {card["loss"]:.3f} | {card["unigram_loss"]:.3f} |
+| accuracy | {card["accuracy"]:.1%} | {card["unigram_accuracy"]:.1%} |
+
+A subject for comparisons of representation spaces; nobody should rely on what it says.
+"""

@@ -28,6 +28,14 @@ def test_models_beat_the_unigram_baseline(trained):
         assert card["accuracy"] > card["unigram_accuracy"]
 
 
+def test_model_card_states_the_scores(trained):
+    for path in trained[2]:
+        card = json.loads((path / "card.json").read_text())
+        stated = (path / "README.md").read_text()
+        for name in ("loss", "unigram_loss"):
+            assert f"| {card[name]:.3f} |" in stated
+
+
 def test_seeds_differ_and_share_a_tokenizer(trained):
     one, other = (Encoder(str(path), layers=[1]) for path in trained[2])
     assert one.tokens.fingerprint() == other.tokens.fingerprint()
