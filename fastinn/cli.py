@@ -39,7 +39,7 @@ app.add_typer(seeds_app, name="seeds")
 console = Console()
 
 _INN_STEPS = INN().max_steps
-_DEMO_DOCUMENTS = 170  # read by four seeds in half a minute on two cores
+_DEMO_DOCUMENTS = 130  # read by four seeds in half a minute on two cores
 
 
 class Method(StrEnum):

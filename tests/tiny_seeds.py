@@ -1,7 +1,7 @@
 """Tiny BERTs that differ in nothing but their random initialisation."""
 
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 WORDS = [f"word{chr(97 + i)}" for i in range(16)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -9,7 +9,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 def make_tokenizer(words=WORDS):
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *words])}
-    tokenizer = BertTokenizerFast(vocab=vocabulary)
+    tokenizer = BertTokenizer(vocab=vocabulary)
     tokenizer.model_max_length = 16
     return tokenizer
 

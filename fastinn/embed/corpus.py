@@ -121,7 +121,8 @@ class Corpus:
                 kept += 1
                 yield document
         if not kept:
-            raise ValueError(f"corpus {self.name} holds no text; give a file with text in it")
+            wanted = "text in it" if self._place == (0.0, 1.0) else "more documents"
+            raise ValueError(f"corpus {self.name} holds no text; give a corpus with {wanted}")
 
     def fingerprint(self) -> str:
         """Hash of every document in order, 32 hexadecimal digits."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from fastinn import _checks
 from fastinn._types import Precision
@@ -68,7 +68,7 @@ class Encoder:
         self.source = str(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = precision
-        self._model = _load(self.source, revision).to(self.device)
+        self._model = _load(self.source, revision, self.device)
         self._blocks = _blocks(self._model)
         self.layers = _resolve(layers, self.n_layers, self.source)
         longest = _longest_window(self._model)
@@ -200,7 +200,7 @@ def blocks_of_windows(windows: Iterable[Window], n_tokens: int) -> Iterator[list
         yield block
 
 
-def _load(source: str, revision: str | None) -> nn.Module:
+def _load(source: str, revision: str | None, device: torch.device) -> PreTrainedModel:
     if source.startswith((".", "/", "~")) and not Path(source).is_dir():
         raise ValueError(f"there is no model folder {source}; give a hub id or a folder")
     try:
@@ -219,10 +219,11 @@ def _load(source: str, revision: str | None) -> nn.Module:
         ) from error
     if hasattr(model, "pooler"):
         model.pooler = None  # random where the checkpoint lacks one: no part of the fingerprint
+    nn.Module.to(model, device)
     return model.eval()
 
 
-def _blocks(model: nn.Module) -> nn.ModuleList:
+def _blocks(model: PreTrainedModel) -> nn.ModuleList:
     """Find the Transformer layers of ``model``, which every family names otherwise."""
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
@@ -232,7 +233,7 @@ def _blocks(model: nn.Module) -> nn.ModuleList:
     )
 
 
-def _longest_window(model: nn.Module) -> int:
+def _longest_window(model: PreTrainedModel) -> int:
     """Longest window of ``model``; RoBERTa's positions start behind its padding index."""
     length = int(model.config.max_position_embeddings)
     positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)

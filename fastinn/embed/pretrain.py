@@ -1,18 +1,18 @@
 """Pretraining of small BERTs that differ in nothing but their seed."""
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from fastinn._saved import write_whole
 from fastinn.embed._quiet import quiet_transformers
@@ -84,7 +84,7 @@ def pretrain(
 
 def evaluate_mlm(
     model: BertForMaskedLM,
-    tokenizer: BertTokenizerFast,
+    tokenizer: BertTokenizer,
     train: Tensor,
     test: Tensor,
     *,
@@ -106,7 +106,7 @@ def evaluate_mlm(
     generator = torch.Generator().manual_seed(0)
     counts = torch.bincount(train.flatten(), minlength=len(tokenizer)).double() + 1
     unigram = (counts / counts.sum()).log()
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     for windows in test.split(64):
         inputs, labels = _mask(windows, tokenizer, masked, generator)
         scored = labels != _UNSCORED
@@ -119,14 +119,14 @@ def evaluate_mlm(
         totals["unigram_accuracy"] += int((truth == unigram.argmax()).sum())
         totals["n"] += len(truth)
     n = totals.pop("n")
-    return {name: total / n for name, total in totals.items()} | {"scored_tokens": n}
+    return {name: total / n for name, total in totals.items()} | {"scored_tokens": int(n)}
 
 
-def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> BertTokenizerFast:
+def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> BertTokenizer:
     path = folder / "tokenizer"
     if path.is_dir():
-        return BertTokenizerFast.from_pretrained(path)
-    blank = BertTokenizerFast(vocab={token: i for i, token in enumerate(_SPECIAL)})
+        return BertTokenizer.from_pretrained(path)
+    blank = BertTokenizer(vocab={token: i for i, token in enumerate(_SPECIAL)})
     texts = (document.text for document in corpus.split("train"))
     tokenizer = blank.train_new_from_iterator(
         texts, vocab_size=config.vocabulary, show_progress=False
@@ -136,7 +136,7 @@ def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> B
     return tokenizer
 
 
-def _windows(tokenizer: BertTokenizerFast, corpus: Corpus, length: int) -> Tensor:
+def _windows(tokenizer: BertTokenizer, corpus: Corpus, length: int) -> Tensor:
     """Cut the running text of ``corpus`` into full windows, shape ``(n, length)``."""
     width = length - 2
     running = [
@@ -151,11 +151,12 @@ def _windows(tokenizer: BertTokenizerFast, corpus: Corpus, length: int) -> Tenso
 
 
 def _train(
-    windows: Tensor, tokenizer: BertTokenizerFast, config: PretrainConfig, seed: int
+    windows: Tensor, tokenizer: BertTokenizer, config: PretrainConfig, seed: int
 ) -> BertForMaskedLM:
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = BertForMaskedLM(_bert_config(tokenizer, config)).to(device)
+    model = BertForMaskedLM(_bert_config(tokenizer, config))
+    nn.Module.to(model, device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
@@ -178,7 +179,7 @@ def _train(
     return model.cpu()
 
 
-def _bert_config(tokenizer: BertTokenizerFast, config: PretrainConfig) -> BertConfig:
+def _bert_config(tokenizer: BertTokenizer, config: PretrainConfig) -> BertConfig:
     return BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden,
@@ -212,7 +213,7 @@ def _batches(
 
 
 def _mask(
-    ids: Tensor, tokenizer: BertTokenizerFast, share: float, generator: torch.Generator
+    ids: Tensor, tokenizer: BertTokenizer, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Hide tokens as BERT does: of those chosen 80 % masked, 10 % random, 10 % as they are."""
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
@@ -235,7 +236,7 @@ def _is_done(folder: Path, seed: int) -> bool:
 
 
 def _save(
-    model: BertForMaskedLM, tokenizer: BertTokenizerFast, path: Path, card: dict[str, Any]
+    model: BertForMaskedLM, tokenizer: BertTokenizer, path: Path, card: dict[str, Any]
 ) -> None:
     with quiet_transformers():
         model.half().save_pretrained(path)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from fastinn._saved import write_whole
 from fastinn.report import figures
 from fastinn.report.tables import Results, decimal, fits, method_rows, sentences
 
@@ -53,7 +54,7 @@ def write_report(results: Results, path: str | os.PathLike[str]) -> Path:
         OSError: If the file cannot be written, for instance on a full disk.
     """
     path = Path(path)
-    _write_atomically(path, _render(results))
+    write_whole(path, _render(results).encode(errors="replace"))
     return path
 
 
@@ -201,12 +202,3 @@ def _json(figure: go.Figure) -> Markup:
     bare = go.Figure(figure).update_layout(title=None, margin_t=40)
     # "<" would let a model's name end the script element; in JSON it only occurs within strings.
     return Markup(bare.to_json().replace("<", "\\u003c"))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(text.encode(errors="replace"))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

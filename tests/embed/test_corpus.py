@@ -90,6 +90,11 @@ def test_missing_file_is_named(tmp_path):
         Corpus.from_file(tmp_path / "nothing.txt")
 
 
+def test_split_that_no_document_falls_into_is_named():
+    with pytest.raises(ValueError, match="texts/test holds no text; give .* more documents"):
+        list(Corpus.from_texts(["one"]).split("test"))
+
+
 def test_unknown_split_is_named():
     with pytest.raises(ValueError, match="'dev', expected one of 'train'"):
         Corpus.from_texts(["a"]).split("dev")
