@@ -202,17 +202,41 @@ def evaluate(aligner: Aligner, x: Array, y: Array) -> dict[str, float]:
     x, y = (rows.double() for rows in _checks.paired(x, y))
     predicted = aligner.transform(x)
     scores = {
-        **_scores(_mean_square(y - predicted), _mean_square(y - y.mean(dim=0)), y.shape[1]),
+        **prediction_scores(y, predicted),
         "l2": float((y - predicted).norm(dim=1).mean()),
         "cosine": float(torch.cosine_similarity(y, predicted).mean()),
         "retrieval": retrieval_accuracy(y, predicted),
     }
     if isinstance(aligner, Bijection):
-        back = aligner.inverse_transform(predicted)
-        spread = _mean_square(x - x.mean(dim=0))
         scores["inverse_r2"] = r2(x, aligner.inverse_transform(y))
-        scores["round_trip"] = (_mean_square(back - x) / spread) ** 0.5
+        scores["round_trip"] = round_trip_error(aligner, x)
     return scores
+
+
+def prediction_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
+    """Return ``mse``, ``relative_mse`` and ``r2`` of predicted rows, both of shape ``(n, d)``.
+
+    Raises:
+        ValueError: If shapes differ, a row holds NaN or infinity, or the true rows are all equal.
+    """
+    true, predicted = (rows.double() for rows in _predictions(y_true, y_pred))
+    error, variance = _mean_square(true - predicted), _mean_square(true - true.mean(dim=0))
+    return _scores(error, variance, true.shape[1])
+
+
+def round_trip_error(aligner: Bijection, x: Array) -> float:
+    """Return how far ``x`` moves there and back: root mean square over its standard deviation.
+
+    Args:
+        aligner: A fitted bijection.
+        x: Source rows, shape ``(n, d)``, mapped in their own precision.
+
+    Raises:
+        ValueError: If the width differs, or a row holds NaN or infinity.
+    """
+    rows = _checks.rows(x)
+    moved = aligner.inverse_transform(aligner.transform(rows)).double() - rows.double()
+    return (_mean_square(moved) / _mean_square(rows.double() - rows.double().mean(dim=0))) ** 0.5
 
 
 def _scores(error: float, variance: float, width: int) -> dict[str, float]:

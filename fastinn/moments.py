@@ -21,7 +21,7 @@ from fastinn.ops.second_moments import second_moments
 Pairs: TypeAlias = Literal["all", "within-layer"] | Sequence[tuple[View, View]]
 _Product: TypeAlias = tuple[tuple[View, ...], tuple[View, ...]]
 
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 16_384
 _METADATA = "moments"
 
 
@@ -225,7 +225,7 @@ class Moments:
             x = torch.cat([shifted[view] for view in left], dim=1)
             y = None if left == right else torch.cat([shifted[view] for view in right], dim=1)
             product = second_moments(x, y, weight=weight, precision=self.precision)
-            comoments.append(product - torch.outer(mean[i], mean[j]) * count)
+            comoments.append(product.addr_(mean[i], mean[j], alpha=-count))
         return _Total(self._total.sides, count, self._total.shift, mean, comoments)
 
     def _seen(self, n_rows: int, resolution: float) -> None:
@@ -312,7 +312,7 @@ class _Total:
         delta = other.mean - self.mean + (other.shift - self.shift)
         factor = self.count * other.count / count
         comoments = [
-            mine + theirs + torch.outer(delta[i], delta[j]) * factor
+            (mine + theirs).addr_(delta[i], delta[j], alpha=factor)
             for (i, j), mine, theirs in zip(
                 self.sides, self.comoments, other.comoments, strict=True
             )

@@ -17,7 +17,7 @@ from fastinn.align._sources import Pair
 _WARM_UP = 0.05
 _GRADIENT_NORM = 1.0
 _FULL_RATE_WIDTH = 64
-_CHECKPOINTS = 16
+_CHECKPOINTS = 10
 
 # What a float32 network leaves of a bijection that it represents exactly, with a margin.
 _NOTHING_LEFT = 1e-9

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
@@ -21,6 +22,8 @@ SPLITS: dict[Split, tuple[float, float]] = {
     "test": (0.8, 1.0),
 }
 """Range of the document hash, mapped to [0, 1), that each split takes."""
+
+Narrowing: TypeAlias = Callable[[Iterable["Document"]], Iterable["Document"]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,7 @@ class Corpus:
     def __init__(self, name: str, read: Callable[[], Iterable[tuple[str | None, str]]]) -> None:
         self.name = name
         self._read = read
-        self._place = (0.0, 1.0)
-        self._limit: int | None = None
+        self._narrowings: tuple[Narrowing, ...] = ()
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], *, name: str = "texts") -> Self:
@@ -103,25 +105,31 @@ class Corpus:
     def split(self, split: Split) -> Self:
         """Keep the documents of one split; which is decided by the hash of each document."""
         _checks.one_of(split, tuple(SPLITS), "split")
-        return self._narrowed(f"{self.name}/{split}", SPLITS[split], self._limit)
+        low, high = SPLITS[split]
+        return self._narrowed(
+            f"{self.name}/{split}",
+            lambda documents: (d for d in documents if low <= d.place < high),
+        )
 
     def head(self, n_documents: int) -> Self:
-        """Keep the first ``n_documents`` documents (of the split, where one was chosen)."""
-        return self._narrowed(self.name, self._place, n_documents)
+        """Keep the first ``n_documents`` documents."""
+        return self._narrowed(self.name, lambda documents: islice(documents, n_documents))
 
     def __iter__(self) -> Iterator[Document]:
         """Iterate over the documents that hold any text."""
-        low, high = self._place
-        kept = 0
-        for number, (key, text) in enumerate(self._read()):
-            if kept == self._limit:
-                return
-            document = Document(number, text, text if key is None else key)
-            if text.strip() and low <= document.place < high:
-                kept += 1
-                yield document
-        if not kept:
-            wanted = "text in it" if self._place == (0.0, 1.0) else "more documents"
+        documents: Iterable[Document] = (
+            Document(number, text, text if key is None else key)
+            for number, (key, text) in enumerate(self._read())
+            if text.strip()
+        )
+        for narrowing in self._narrowings:
+            documents = narrowing(documents)
+        number = -1
+        for document in documents:
+            number = document.number
+            yield document
+        if number < 0:
+            wanted = "more documents" if self._narrowings else "text in it"
             raise ValueError(f"corpus {self.name} holds no text; give a corpus with {wanted}")
 
     def fingerprint(self) -> str:
@@ -131,9 +139,9 @@ class Corpus:
             whole.update(_digest(document.text.encode()))
         return whole.hexdigest()
 
-    def _narrowed(self, name: str, place: tuple[float, float], limit: int | None) -> Self:
+    def _narrowed(self, name: str, narrowing: Narrowing) -> Self:
         narrowed = type(self)(name, self._read)
-        narrowed._place, narrowed._limit = place, limit
+        narrowed._narrowings = (*self._narrowings, narrowing)
         return narrowed
 
 

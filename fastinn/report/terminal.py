@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fastinn.report.tables import Results, decimal, fits, method_rows
@@ -12,16 +13,17 @@ from fastinn.report.tables import Results, decimal, fits, method_rows
 def score_table(results: Results) -> Table:
     """Summarise a comparison's held-out scores at the last layers, one row a method."""
     table = _table(
-        "Held-out R2 at the last layer, mean over pairs (smallest to largest)",
+        "Held-out R2 at the last layer, mean over pairs",
         "method",
         "source -> target",
         "target -> source",
         "maps",
-        "worst round trip",
+        "round trip",
     )
     for row in method_rows(fits(results)):
-        round_trip = "" if math.isnan(row.round_trip) else f"{row.round_trip:.1e}"
-        table.add_row(row.method, str(row.forward), str(row.backward), row.maps, round_trip)
+        round_trip = "" if math.isnan(row.round_trip) else f"{row.round_trip:.0e}"
+        cells = (str(row.forward), str(row.backward), row.maps, round_trip)
+        table.add_row(row.method, *cells)
     return table
 
 
@@ -73,7 +75,7 @@ def findings_table(findings: Mapping[str, Any]) -> Table:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first)
     for heading in others:
         table.add_column(heading, justify="left" if first == "what" else "right")

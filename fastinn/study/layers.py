@@ -8,23 +8,32 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations, product
 from platform import python_version
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from joblib import Parallel, delayed
 from sklearn.base import clone
 from tqdm import tqdm
 
 from fastinn.align import CCA, INN, PWCCA, SVCCA, LinearMap, MLPMap, Procrustes
-from fastinn.align._trained import TrainedAligner
 from fastinn.align.moment import Factors
 from fastinn.embed import Corpus, Encoder, stream
 from fastinn.embed.corpus import SPLITS, Split
-from fastinn.metrics import evaluate, evaluate_moments, linear_cka_moments, similarity_moments
+from fastinn.metrics import (
+    evaluate_moments,
+    linear_cka_moments,
+    prediction_scores,
+    round_trip_error,
+    similarity_moments,
+)
 from fastinn.study.passes import Pass, View, run_pass
 
 Results: TypeAlias = dict[str, Any]
 Record: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[View, View]
+PairRows: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
+Network = TypeVar("Network", INN, MLPMap)
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
 _SAVE_EVERY_SECONDS = 10
@@ -42,6 +51,7 @@ class Comparison:
         mlp: The free network, unfitted.
         max_rows: Rows the networks are trained on at most, the first of the training split; the
             closed forms use all.
+        n_jobs: Pairs whose networks are trained at the same time.
     """
 
     cells: Literal["all", "same-layer"] = "all"
@@ -49,6 +59,7 @@ class Comparison:
     inn: INN = field(default_factory=INN)
     mlp: MLPMap = field(default_factory=MLPMap)
     max_rows: int = 200_000
+    n_jobs: int = 1
 
 
 def compare(
@@ -116,8 +127,7 @@ def _parts(
             "spectra": [linear.spectrum(*pair) for pair in networks],
             "null_band": linear.null_band(networks),
         }
-    for pair in tqdm(networks, "networks", unit=" pairs", disable=None):
-        yield _network_scores(pair, how, passes)
+    yield from _networks(networks, how, passes)
 
 
 def _add(results: Results, part: Results) -> None:
@@ -189,33 +199,52 @@ class _Linear:
         return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
 
 
-def _network_scores(pair: Pair, how: Comparison, passes: dict[Split, Pass]) -> Results:
+def _networks(
+    pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass]
+) -> Iterator[Results]:
+    """Train the networks of each pair; pairs run side by side, a process each."""
+    # Networks of this size gain nothing from a second thread, so the pairs share the processors.
+    parallel = Parallel(n_jobs=how.n_jobs, return_as="generator")
+    jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes)) for pair in pairs)
+    yield from tqdm(parallel(jobs), "networks", len(pairs), unit=" pairs", disable=None)
+
+
+def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
+    """Return the rows of both views as arrays, which processes share without a copy."""
+    a, b = pair
+    return {split: (done.rows[a].numpy(), done.rows[b].numpy()) for split, done in passes.items()}
+
+
+def _network_scores(pair: Pair, how: Comparison, rows: PairRows) -> Results:
     """Train an INN and a free network a direction on one pair, and score them held-out."""
     a, b = pair
-    inn, scores = _trained(how.inn, a, b, passes)
-    back = {"r2": scores["inverse_r2"], "relative_mse": 1 - scores["inverse_r2"], "mse": None}
+    x, y = rows["test"]
+    inn = _trained(how.inn, how, rows)
     name = f"INN ({how.inn.objective})"
-    records = [_record(name, a, b, scores), _record(name, b, a, back, inverse=True)]
-    for source, target in ((a, b), (b, a)):
-        _, free = _trained(how.mlp, source, target, passes)
-        records.append(_record("MLP (free)", source, target, free))
-    return {"scores": records, "training": [_training(name, a, b, inn, scores["round_trip"])]}
+    there = prediction_scores(y, inn.transform(x))
+    back = prediction_scores(x, inn.inverse_transform(y))
+    records = [_record(name, a, b, there), _record(name, b, a, back, inverse=True)]
+    reversed_rows: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
+    for source, target, its_rows in ((a, b, rows), (b, a, reversed_rows)):
+        free = _trained(how.mlp, how, its_rows)
+        seen, true = its_rows["test"]
+        scores = prediction_scores(true, free.transform(seen))
+        records.append(_record("MLP (free)", source, target, scores))
+    return {"scores": records, "training": [_training(name, a, b, inn, round_trip_error(inn, x))]}
 
 
-def _trained(
-    template: TrainedAligner, source: View, target: View, passes: dict[Split, Pass]
-) -> tuple[TrainedAligner, dict[str, float]]:
-    """Fit a copy of ``template`` to one pair and score it on the test rows."""
-    (x, y), validation, test = (
-        (passes[split].rows[source], passes[split].rows[target]) for split in SPLITS
-    )
-    fitted = clone(template).fit(x, y, validation=validation)
+def _trained(template: Network, how: Comparison, rows: PairRows) -> Network:
+    """Fit a copy of ``template``, the checkpoint chosen on the validation rows."""
+    fitted = clone(template)
+    if how.n_jobs > 1:
+        fitted.set_params(progress=False)  # bars of several processes would overwrite each other
+    fitted.fit(*rows["train"], validation=rows["validation"])
     if fitted.interrupted_:
         raise KeyboardInterrupt  # what is finished is kept; a map cut short is not
-    return fitted, evaluate(fitted, *test)
+    return fitted
 
 
-def _training(method: str, a: View, b: View, inn: TrainedAligner, round_trip: float) -> Record:
+def _training(method: str, a: View, b: View, inn: INN, round_trip: float) -> Record:
     history = {name: values for name, values in inn.history_.items() if name != "seconds"}
     place = {"method": method, "a": a[0], "b": b[0], "layer": a[1]}
     return place | history | {"best_step": inn.best_step_, "round_trip": round_trip}
