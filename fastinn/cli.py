@@ -189,8 +189,8 @@ def sanity(
     layer: Annotated[int, typer.Option(help="Layer whose states are used.")] = -1,
     corpus: CorpusFile = None,
     column: Column = "text",
-    documents: Documents = 400,
-    max_rows: Annotated[int, typer.Option(help="Rows at most.", min=100)] = 60_000,
+    documents: Documents = 140,
+    max_rows: Annotated[int, typer.Option(help="Rows at most.", min=100)] = 150_000,
     random_state: RandomState = 0,
     as_json: AsJson = False,
 ) -> None:

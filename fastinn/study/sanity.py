@@ -25,9 +25,6 @@ Direction = Literal["x->y", "y->x"]
 _TEST_SHARE = 0.2
 _BATCH_ROWS = 16_384
 
-# The hidden BERT-INN leaves no noise, so more steps than the defaults keep on helping.
-_MLP_STEPS, _INN_STEPS = 600, 2000
-
 
 @dataclass(frozen=True)
 class Recovery:
@@ -102,8 +99,8 @@ def sanity_check(
         Procrustes(),
         CCA(),
         LinearMap(),
-        mlp or MLPMap(max_steps=_MLP_STEPS, progress=False),
-        inn or INN(max_steps=_INN_STEPS, progress=False),
+        mlp or MLPMap(max_steps=600, progress=progress),
+        inn or _thorough_inn(rows.shape[1], progress),
     )
     found: list[Recovery] = []
     for bijection in bijections:
@@ -112,6 +109,11 @@ def sanity_check(
         for method in tqdm(methods, desc=bijection, disable=None if progress else True):
             found += _recover(bijection, method, split)
     return found
+
+
+def _thorough_inn(d: int, progress: bool) -> INN:
+    """The hidden bijections leave no noise, so width and steps keep on helping."""
+    return INN(max_steps=4000, hidden=2 * d, batch_size=512, lr=2e-2, progress=progress)
 
 
 def _recover(bijection: HiddenBijection, method: Aligner, rows: _Rows) -> Iterator[Recovery]:
