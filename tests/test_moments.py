@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from gloo_ranks import reduce_and_save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import MOMENTS
@@ -271,19 +272,9 @@ def test_all_reduce_in_a_single_process():
     assert moments.count == 10
 
 
-def _reduce_and_save(rank, folder):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=3
-    )
-    moments = Moments(WIDTHS)
-    if rank:  # rank 0 has seen nothing
-        moments.update(block(10 * rank, seed=rank, offset=rank))
-    moments.all_reduce().save(f"{folder}/{rank}.safetensors")
-    torch.distributed.destroy_process_group()
-
-
 def test_all_reduce_over_ranks(tmp_path):
-    mp.spawn(_reduce_and_save, (str(tmp_path),), nprocs=3)
-    expected = Moments(WIDTHS).update(block(10, 1, 1.0)).update(block(20, 2, 2.0))
+    blocks = [None, block(10, 1, 1.0), block(20, 2, 2.0)]  # rank 0 has seen nothing
+    mp.spawn(reduce_and_save, (str(tmp_path), WIDTHS, blocks), nprocs=3)
+    expected = Moments(WIDTHS).update(blocks[1]).update(blocks[2])
     for rank in range(3):
         assert_same(expected, Moments.load(tmp_path / f"{rank}.safetensors"))
