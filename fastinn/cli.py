@@ -83,10 +83,7 @@ def demo(
     Example: fastinn demo --out my-demo
     """
     folder = RunFolder(out, overwrite=overwrite)
-    encoders = {
-        name: Encoder(str(path), layers=range(card(path)["layers"] + 1))
-        for name, path in shipped_seeds().items()
-    }
+    encoders = {n: Encoder(str(path), layers="all") for n, path in shipped_seeds().items()}
     corpus = Corpus.python_docs().head(_DEMO_DOCUMENTS)
     _compare(
         encoders,
@@ -326,10 +323,7 @@ def _corpus(path: Path | None, column: str, documents: int | None = None) -> Cor
 
 
 def _encoder(model: str, layers: str) -> Encoder:
-    if layers != "all":
-        return Encoder(model, layers=_numbers(layers, "--layers"))
-    last = Encoder(model, layers=[-1]).n_layers
-    return Encoder(model, layers=range(last + 1))
+    return Encoder(model, layers="all" if layers == "all" else _numbers(layers, "--layers"))
 
 
 def _name(model: str) -> str:

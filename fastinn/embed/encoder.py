@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -40,7 +40,7 @@ class Encoder:
 
     Args:
         model: Hub id or local folder of a Hugging Face BERT-like encoder.
-        layers: Layers to read: 0 is the embedding output, -1 the last layer.
+        layers: Layers to read: 0 is the embedding output, -1 the last layer; or ``"all"``.
         level: What a row is; ``"token"``.
         max_length: Longest window of tokens, special ones included; ``None`` takes the model's.
         device: Where the model runs; ``None`` takes the GPU if there is one.
@@ -56,7 +56,7 @@ class Encoder:
         self,
         model: str,
         *,
-        layers: Sequence[int],
+        layers: Sequence[int] | Literal["all"],
         level: str = "token",
         max_length: int | None = None,
         device: str | torch.device | None = None,
@@ -70,7 +70,8 @@ class Encoder:
         self.precision = precision
         self._model = _load(self.source, revision, self.device)
         self._blocks = _blocks(self._model)
-        self.layers = _resolve(layers, self.n_layers, self.source)
+        wanted = range(self.n_layers + 1) if layers == "all" else layers
+        self.layers = _resolve(wanted, self.n_layers, self.source)
         longest = _longest_window(self._model)
         self.tokens = Tokens(
             self.source, max_length=min(max_length or longest, longest), revision=revision

@@ -35,6 +35,10 @@ def test_layers_become_non_negative(encoder, texts):
     assert list(encoder.encode(texts).rows) == [0, 2, 3]
 
 
+def test_all_layers_can_be_asked_for(seeds):
+    assert Encoder(seeds[0], layers="all").layers == [0, 1, 2, 3]
+
+
 def test_keys_name_document_position_and_token(encoder, texts):
     keys = encoder.encode(texts).keys
     tokenizer = encoder.tokens.tokenizer
