@@ -1,4 +1,5 @@
-// exp and tanh under the same names on every processor, and how functions of one element are marked.
+// exp and tanh under the same names on every processor, and how functions of one element are
+// marked.
 #pragma once
 
 #if defined(__CUDACC__)
