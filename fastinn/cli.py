@@ -41,7 +41,7 @@ console = Console()
 
 _INN_STEPS = INN().max_steps
 # A tour in under two minutes on two cores.
-_DEMO_INN = {"max_steps": 250, "lr": 2e-2}
+_DEMO_INN = INN(max_steps=250, lr=2e-2)
 _DEMO_DOCUMENTS = 80
 
 
@@ -88,7 +88,7 @@ def demo(
     _compare(
         encoders,
         corpus,
-        Comparison(inn=INN(**_DEMO_INN), n_jobs=_processors()),
+        Comparison(inn=_DEMO_INN, n_jobs=_processors()),
         folder,
         as_json,
         "fastinn demo",
