@@ -203,7 +203,7 @@ def _networks(
     pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass]
 ) -> Iterator[Results]:
     """Train the networks of each pair; pairs run side by side, a process each."""
-    # Networks of this size gain nothing from a second thread, so the pairs share the processors.
+    # A second thread speeds up a network less than a second pair beside it.
     parallel = Parallel(n_jobs=how.n_jobs, return_as="generator")
     jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes)) for pair in pairs)
     yield from tqdm(parallel(jobs), "networks", len(pairs), unit=" pairs", disable=None)
