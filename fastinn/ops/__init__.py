@@ -2,6 +2,7 @@
 
 from fastinn.ops._backend import BackendUnavailableError, backends, use_backend
 from fastinn.ops.affine_coupling import affine_coupling, affine_coupling_inverse
+from fastinn.ops.coupling_mlp import coupling_mlp, coupling_mlp_inverse
 from fastinn.ops.second_moments import second_moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
 
@@ -11,6 +12,8 @@ __all__ = [
     "affine_coupling",
     "affine_coupling_inverse",
     "backends",
+    "coupling_mlp",
+    "coupling_mlp_inverse",
     "principal_whiten",
     "second_moments",
     "use_backend",

@@ -1,0 +1,107 @@
+"""A whole coupling layer: the sub-network, the affine coupling and its log-determinant."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fastinn._types import Activation, Backend, Kept, Memory, Precision
+from fastinn.ops._backend import declare
+from fastinn.ops.coupling_mlp import reference
+from fastinn.ops.coupling_mlp._layer import Layer
+
+__all__ = ["coupling_mlp", "coupling_mlp_inverse"]
+
+declare("coupling_mlp")
+
+
+def coupling_mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    kept: Kept = "first",
+    activation: Activation = "gelu",
+    clamp: float | None = None,
+    eps: float = 0.0,
+    precision: Precision = "exact",
+    memory: Memory = "store",
+    backend: Backend | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Coupling layer :math:`y_m = x_m \odot (e^{l} + \epsilon) + t`, :math:`y_k = x_k`.
+
+    The kept features :math:`x_k` feed a perceptron of one to three hidden layers that gives the
+    shift :math:`t` and the log-scale :math:`s`, bounded to :math:`l = c \tanh(s / c)`, of the
+    moved features :math:`x_m`.
+
+    Args:
+        x: Rows, shape ``(n, d)``, float32 or float64.
+        weights: One matrix ``(out, in)`` a linear layer, in the dtype of ``x``: from ``d_kept``
+            features through the hidden ones to ``2 * d_moved``, of which the first half is the
+            shift. Stacks ``(2, out, in)`` instead are two networks, one of the shift and one of
+            the log-scale, each with ``d_moved`` outputs.
+        biases: One vector ``(out,)`` a layer, or stacks ``(2, out)``.
+        kept: Which features stay: the ``"first"`` or ``"last"`` ``d // 2``, or those of ``"even"``
+            or ``"odd"`` index.
+        activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
+        clamp: See :func:`fastinn.ops.affine_coupling`.
+        eps: See :func:`fastinn.ops.affine_coupling`.
+        precision: ``"exact"``: products in the dtype of ``x``. ``"high"``: float32 products split
+            into 16-bit ones where that is faster. ``"fast"``: operands of products rounded to 16
+            bits, sums in float32; everything else, the rows above all, stays as it is.
+        memory: ``"store"`` keeps the hidden activations for the backward pass; ``"recompute"``
+            keeps only ``y`` and goes back through the inverse.
+        backend: Kernel to use; ``None`` picks the fastest for the device of ``x``.
+
+    Returns:
+        ``y``, shape ``(n, d)``, and ``log_det``, :math:`\sum_j l_{ij}`, shape ``(n,)``, in nats.
+
+    Raises:
+        ValueError: If shapes, dtypes or devices do not fit, or an option is unknown.
+        TypeError: If ``x`` is neither float32 nor float64.
+        BackendUnavailableError: If a named backend is not available.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, eq. 7-8; recomputing: Gomez et al.
+    2017, The Reversible Residual Network.
+    """
+    layer = Layer(False, kept, activation, clamp, eps, precision)
+    return reference.coupling_mlp(layer, x, list(weights), list(biases))
+
+
+def coupling_mlp_inverse(
+    y: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    kept: Kept = "first",
+    activation: Activation = "gelu",
+    clamp: float | None = None,
+    eps: float = 0.0,
+    precision: Precision = "exact",
+    memory: Memory = "store",
+    backend: Backend | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Inverse :math:`x_m = (y_m - t) / (e^{l} + \epsilon)` of :func:`coupling_mlp`.
+
+    Args:
+        y: Rows, shape ``(n, d)``, float32 or float64.
+        weights: See :func:`coupling_mlp`, as for the other arguments.
+        biases: See :func:`coupling_mlp`.
+        kept: See :func:`coupling_mlp`.
+        activation: See :func:`coupling_mlp`.
+        clamp: See :func:`coupling_mlp`.
+        eps: See :func:`coupling_mlp`.
+        precision: See :func:`coupling_mlp`.
+        memory: See :func:`coupling_mlp`.
+        backend: See :func:`coupling_mlp`.
+
+    Returns:
+        ``x``, shape ``(n, d)``, and the log-determinant of the inverse, the negative of that of
+        the layer, shape ``(n,)``, in nats.
+
+    Raises:
+        ValueError: See :func:`coupling_mlp`, as for the other errors.
+        TypeError: See :func:`coupling_mlp`.
+        BackendUnavailableError: See :func:`coupling_mlp`.
+    """
+    layer = Layer(True, kept, activation, clamp, eps, precision)
+    return reference.coupling_mlp(layer, y, list(weights), list(biases))
