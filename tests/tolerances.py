@@ -17,3 +17,7 @@ MOMENTS = 1e-8
 
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
+
+# Operands of products rounded to 16 bits, 2^-9 of each in bfloat16, through at most four layers
+# and as many backward. Errors of single terms have random signs, so that sums keep the ratio.
+HALF_PRODUCTS = 2e-2
