@@ -29,6 +29,8 @@ class Blocking(NamedTuple):
 _ELEMENTWISE = Blocking(32, 64, 1, 4, 1)
 # Small, so that tests of small shapes cross from tile to tile.
 _INTERPRETED = Blocking(32, 32, 32, 4, 1)
+# Python loops over the programs there.
+_INTERPRETED_WIDE = Blocking(128, 256, 32, 4, 1)
 
 
 def blocking(kernel: Kernel, precision: Precision, width: int, arch: int | None) -> Blocking:
@@ -41,7 +43,7 @@ def blocking(kernel: Kernel, precision: Precision, width: int, arch: int | None)
         arch: Compute capability, 90 for 9.0; ``None`` where Triton interprets the kernels.
     """
     if arch is None:
-        return _INTERPRETED
+        return _INTERPRETED if width <= 64 else _INTERPRETED_WIDE
     if kernel == "coupling_gradient":
         return _ELEMENTWISE
     if precision != "fast":
