@@ -5,12 +5,10 @@
 
 #include "affine_coupling/affine_coupling.h"
 #include "common/matrix.h"
+#include "coupling_mlp/coupling_mlp.h"
 #include "coupling_mlp/fused_plan.h"
 
 namespace fastinn {
-
-enum class Activation { relu, selu, gelu, silu };
-
 namespace fused {
 
 // Which features of a row: first, first + step, ...
@@ -52,7 +50,9 @@ struct Network {
   Linear layers[kMaxHidden + 1];
 };
 
-inline bool in_pairs(const Half& half) { return half.step == 1 && half.first % 2 == 0 && half.n % 2 == 0; }
+inline bool in_pairs(const Half& half) {
+  return half.step == 1 && half.first % 2 == 0 && half.n % 2 == 0;
+}
 
 inline bool aligned(const void* pointer, uintptr_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;

@@ -18,14 +18,14 @@
 namespace fastinn {
 namespace fused {
 
-constexpr int kConsumers = 2;         // warpgroups that compute
-constexpr int kConsumerRows = 64;     // rows of each: what a wgmma instruction has
+constexpr int kConsumers = 2;      // warpgroups that compute
+constexpr int kConsumerRows = 64;  // rows of each: what a wgmma instruction has
 constexpr int kTileRows = kConsumers * kConsumerRows;
-constexpr int kSlabColumns = 64;      // 128 bytes, the span of the swizzle
+constexpr int kSlabColumns = 64;  // 128 bytes, the span of the swizzle
 constexpr int kRowBytes = 2 * kSlabColumns;
 constexpr int kSlabBytes = kTileRows * kRowBytes;
-constexpr int kStepColumns = 16;      // columns of A and B that a wgmma instruction reads
-constexpr int kSwizzleRows = 8;       // the swizzle repeats after 8 rows, 1024 bytes
+constexpr int kStepColumns = 16;  // columns of A and B that a wgmma instruction reads
+constexpr int kSwizzleRows = 8;   // the swizzle repeats after 8 rows, 1024 bytes
 constexpr int kAlignment = kSwizzleRows * kRowBytes;
 constexpr int kMaxHidden = 3;
 constexpr int kMaxStages = 8;
@@ -34,8 +34,12 @@ constexpr int kWidths[] = {128, 256, 384};  // wider: the sums no longer fit int
 constexpr int kSharedMemory = 232448;       // bytes that a block may have on sm_90
 
 // Sums of 384 columns take two instructions: one has at most 256.
-FASTINN_HOST_DEVICE constexpr int instruction_columns(int width) { return width > 256 ? width / 2 : width; }
-FASTINN_HOST_DEVICE constexpr int stage_bytes(int width) { return instruction_columns(width) * kRowBytes; }
+FASTINN_HOST_DEVICE constexpr int instruction_columns(int width) {
+  return width > 256 ? width / 2 : width;
+}
+FASTINN_HOST_DEVICE constexpr int stage_bytes(int width) {
+  return instruction_columns(width) * kRowBytes;
+}
 
 struct Plan {
   int width;     // columns that a pass over the inputs sums; every hidden layer is padded to it
@@ -55,8 +59,7 @@ FASTINN_HOST_DEVICE int passes(const Plan& plan, int layer) {
 }
 
 FASTINN_HOST_DEVICE int stages_of_layer(const Plan& plan, int layer) {
-  return passes(plan, layer) * plan.k_slabs[layer] *
-         (plan.width / instruction_columns(plan.width));
+  return passes(plan, layer) * plan.k_slabs[layer] * (plan.width / instruction_columns(plan.width));
 }
 
 // Stages before those of `layer`; with layer = n_hidden + 1, all stages of a tile.

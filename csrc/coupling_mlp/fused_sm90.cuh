@@ -1,6 +1,7 @@
-// The fused coupling layer for sm_90a: rows are read once and written once, and no activation leaves
-// the chip. A persistent block of three warpgroups computes tiles of 128 rows: one thread streams
-// weights from the L2 cache, two warpgroups of 64 rows each multiply, in float16 with float32 sums.
+// The fused coupling layer for sm_90a: rows are read once and written once, and no activation
+// leaves the chip. A persistent block of three warpgroups computes tiles of 128 rows: one thread
+// streams weights from the L2 cache, two warpgroups of 64 rows each multiply, in float16 with
+// float32 sums.
 //
 // What keeps it free of races and deadlocks:
 // 1. The weights of a tile are the same stages in the same order for everybody. Producer and
@@ -126,8 +127,8 @@ struct Silu {
 
 // --- Rows in global memory.
 
-// Two features of a half, the first at `at`, of which `left` are left in the row. Those past the end
-// are zero and are not written. In pairs: halves are contiguous, of even length and aligned.
+// Two features of a half, the first at `at`, of which `left` are left in the row. Those past the
+// end are zero and are not written. In pairs: halves are contiguous, of even length and aligned.
 template <bool pairs>
 __device__ float2 load_two(const float* at, int step, int left) {
   float2 two = make_float2(0.0f, 0.0f);
@@ -287,7 +288,8 @@ struct Consumer {
     return {result, log};
   }
 
-  // Sums of a pass of the last layer, width / 2 shifts and log-scales, and moved features -> output.
+  // Sums of a pass of the last layer, width / 2 shifts and log-scales, and moved features ->
+  // output.
   template <bool pairs>
   __device__ void couple(int64_t tile, int pass, const Sums& sums, const float* bias,
                          float (&log_det)[2]) const {
@@ -307,14 +309,14 @@ struct Consumer {
 #pragma unroll
       for (int k = 0; k < 2 * kMovedBatch; ++k) {
         const int i = k % 2, j = batch + k / 2;
-        moved[k / 2][i] =
-            load_two<pairs>(input + i * eight_rows + 8 * j * step, step, left(i, j));
+        moved[k / 2][i] = load_two<pairs>(input + i * eight_rows + 8 * j * step, step, left(i, j));
       }
 #pragma unroll
       for (int k = 0; k < 2 * kMovedBatch; ++k) {
         const int i = k % 2, j = batch + k / 2;
         const float2 shift = with_bias(sums + 4 * j + 2 * i, bias + 8 * j);
-        const float2 log_scale = with_bias(sums + kSums / 2 + 4 * j + 2 * i, bias + width / 2 + 8 * j);
+        const float2 log_scale =
+            with_bias(sums + kSums / 2 + 4 * j + 2 * i, bias + width / 2 + 8 * j);
         const Coupled x = couple_one(moved[k / 2][i].x, shift.x, log_scale.x);
         const Coupled y = couple_one(moved[k / 2][i].y, shift.y, log_scale.y);
         store_two<pairs>(output + i * eight_rows + 8 * j * step, step, left(i, j),

@@ -1,6 +1,6 @@
-// Stands in for csrc/common/sm90.cuh: one block of a kernel, run on the host. Every CUDA thread is a
-// coroutine; which one continues at a synchronisation is random, and so is when a copy lands. Wrong
-// uses that the hardware would punish by chance, a race or a hang, end the program here.
+// Stands in for csrc/common/sm90.cuh: one block of a kernel, run on the host. Every CUDA thread is
+// a coroutine; which one continues at a synchronisation is random, and so is when a copy lands.
+// Wrong uses that the hardware would punish by chance, a race or a hang, end the program here.
 #pragma once
 
 #include <ucontext.h>
@@ -144,9 +144,9 @@ inline void require_unread(uint32_t address, uint32_t bytes) {
   for (const auto& thread : block->threads)
     for (const auto& group : thread->groups)
       for (const Product& product : group)
-        require(!reads(product.a, 64, address, bytes) &&
-                    !reads(product.b, product.n, address, bytes),
-                "shared memory written while a product reads it");
+        require(
+            !reads(product.a, 64, address, bytes) && !reads(product.b, product.n, address, bytes),
+            "shared memory written while a product reads it");
 }
 
 inline void write(uint32_t address, const void* from, uint32_t bytes) {
