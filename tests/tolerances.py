@@ -20,3 +20,10 @@ MOMENTS = 1e-8
 
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
+
+# The fused kernel against float64 with operands rounded to float16 alike: float32 sums in another
+# order now and then round a hidden activation to the other float16 neighbour, 1e-3 of it.
+FUSED_PRODUCTS = 3e-4
+
+# There and back with the same float16 products: float32 rounding, amplified by the smallest scale.
+ROUND_TRIP = 1e-5
