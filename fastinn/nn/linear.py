@@ -4,12 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from fastinn.nn._autocast import outside_autocast
+
 
 class InvertibleLinear(nn.Module):
     r"""Linear bijection :math:`y = x W^\top + b`, learned or a fixed rotation.
 
-    Products and the inverse are computed in the dtype of the rows, never in 16 bits: a map
-    between two representation spaces is too ill-conditioned for that.
+    Products and the inverse are computed in the dtype of the rows, never in 16 bits, autocast or
+    not: a map between two representation spaces is too ill-conditioned for that.
 
     Args:
         d: Number of features.
@@ -37,10 +39,12 @@ class InvertibleLinear(nn.Module):
             self.weight = nn.Parameter(weight.clone())
             self.bias = nn.Parameter(weight.new_zeros(d))
 
+    @outside_autocast
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows ``x``, shape ``(n, d)``, to ``y`` and ``log|det W|``, shape ``(n,)``."""
         return linear(x, self.weight.to(x.dtype), self.bias), self._log_det(x)
 
+    @outside_autocast
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows ``y``, shape ``(n, d)``, to ``x`` and ``-log|det W|``, shape ``(n,)``."""
         if self.orthogonal:
