@@ -44,8 +44,8 @@ def segments(layers: list[nn.Module], every: int) -> list[list[nn.Module]]:
 def recomputed(layers: list[nn.Module], rows: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Do what :func:`chain` does and keep the first and the last rows only.
 
-    A layer with a method ``vjp(parameters, out, grad_out, grad_log_det, *, inverse)`` that returns
-    :class:`LayerGradients` is differentiated by it, any other by autograd, one at a time.
+    A layer with a method ``vjp(parameters, rows, out, grad_out, grad_log_det, *, inverse)`` that
+    returns :class:`LayerGradients` is differentiated by it, any other by autograd, one at a time.
     """
     walk = _Walk(layers, inverse)
     out: tuple[Tensor, Tensor] = _Recomputed.apply(walk, rows, *walk.parameters)
@@ -69,13 +69,18 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx: Any, walk: _Walk, rows: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         out, log_det = chain(walk.layers, rows, inverse=walk.inverse)
         ctx.walk = walk
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, out, *parameters)
         return out, log_det
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_out: Tensor | None, grad_log_det: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         first, out, *parameters = ctx.saved_tensors
+        if grad_out is None:
+            grad_out = torch.zeros_like(out)
         grads: list[Tensor | None] = [None] * len(parameters)
         places = ctx.walk.places
         with no_autocast(out.device.type):
@@ -98,12 +103,12 @@ def _differentiate(
     known: Tensor | None,
     out: Tensor,
     grad_out: Tensor,
-    grad_log_det: Tensor,
+    grad_log_det: Tensor | None,
 ) -> LayerGradients:
     if hasattr(layer, "vjp"):
         parameters = list(named.values())
         found: LayerGradients = layer.vjp(
-            parameters, out, grad_out, grad_log_det, inverse=inverse
+            parameters, known, out, grad_out, grad_log_det, inverse=inverse
         )
         return found
     rows = known if known is not None else _function(layer, not inverse)(out)[0]
@@ -116,7 +121,7 @@ def _by_autograd(
     named: dict[str, Tensor],
     rows: Tensor,
     grad_out: Tensor,
-    grad_log_det: Tensor,
+    grad_log_det: Tensor | None,
 ) -> LayerGradients:
     """Differentiate one layer at ``rows``, on leaves of its own: nobody's hooks are to run."""
     leaves = {k: p.detach().requires_grad_(p.requires_grad) for k, p in named.items()}
@@ -125,19 +130,20 @@ def _by_autograd(
         outputs = functional_call(
             _Directed(layer, inverse), {f"layer.{k}": leaf for k, leaf in leaves.items()}, (rows,)
         )
-    trained = [k for k, leaf in leaves.items() if leaf.requires_grad]
-    pairs = [
-        pair for pair in zip(outputs, (grad_out, grad_log_det), strict=True) if pair[0].requires_grad
+    used = [
+        (output, grad)
+        for output, grad in zip(outputs, (grad_out, grad_log_det), strict=True)
+        if output.requires_grad and grad is not None
     ]
+    trained = [name for name, leaf in leaves.items() if leaf.requires_grad]
     grad_rows, *grads = torch.autograd.grad(
-        [output for output, _ in pairs],
-        [rows, *(leaves[k] for k in trained)],
-        [grad for _, grad in pairs],
-        allow_unused=True,
+        [output for output, _ in used],
+        [rows, *(leaves[name] for name in trained)],
+        [grad for _, grad in used],
         materialize_grads=True,
     )
     by_name = dict(zip(trained, grads, strict=True))
-    return LayerGradients(rows.detach(), grad_rows, [by_name.get(k) for k in leaves])
+    return LayerGradients(rows.detach(), grad_rows, [by_name.get(name) for name in leaves])
 
 
 class _Directed(nn.Module):

@@ -11,7 +11,9 @@ from fastinn.nn._autocast import outside_autocast
 from fastinn.nn._mlp import mlp
 from fastinn.nn._recompute import LayerGradients
 from fastinn.ops import coupling_mlp, coupling_mlp_inverse, coupling_mlp_vjp
-from fastinn.ops.coupling_mlp._layer import halves
+from fastinn.ops.affine_coupling.reference import clamped
+from fastinn.ops.coupling_mlp import reference
+from fastinn.ops.coupling_mlp._layer import Layer, halves
 
 # Narrower networks cost as much time, which goes into overhead, and learn little.
 _LEAST_HIDDEN = 64
@@ -74,26 +76,38 @@ class Coupling(nn.Module):
         """Map rows ``y``, shape ``(n, d)``, to ``x`` and ``log|det dx/dy|``, shape ``(n,)``."""
         return self._couple(coupling_mlp_inverse, y)
 
+    def largest_log_scale(self, rows: Tensor) -> Tensor:
+        """Return the largest absolute log-scale, after clamping, on rows of either side."""
+        layer = Layer(False, *(self.options[name] for name in Layer._fields[1:]))
+        weights, biases = list(self.weights), list(self.biases)
+        stays, _ = halves(rows.shape[1], layer.kept)
+        _, log_scale = reference.network(layer, rows[:, stays], weights, biases)
+        return clamped(log_scale, layer.clamp).abs().max()
+
     def vjp(
         self,
         parameters: list[Tensor],
+        rows: Tensor | None,
         out: Tensor,
         grad_out: Tensor,
-        grad_log_det: Tensor,
+        grad_log_det: Tensor | None,
         *,
         inverse: bool,
     ) -> LayerGradients:
         """Go back through the layer, or its inverse, from its output alone.
 
         Args:
-            parameters: Values of :meth:`parameters` at the forward pass, weights before biases.
+            parameters: Values of the parameters at the forward pass, weights before biases.
+            rows: Not needed: what came in is recovered, at no cost beside that of the gradients.
             out: What the layer returned, shape ``(n, d)``.
             grad_out: Gradient by ``out``, shape ``(n, d)``.
-            grad_log_det: Gradient by the log-determinant, shape ``(n,)``.
+            grad_log_det: Gradient by the log-determinant, shape ``(n,)``; ``None`` is zero.
             inverse: Whether the forward pass was :meth:`inverse`.
         """
         n = len(self.weights)
-        rows, grad_rows, grad_weights, grad_biases = coupling_mlp_vjp(
+        if grad_log_det is None:
+            grad_log_det = out.new_zeros(1).expand(len(out))
+        recovered, grad_rows, grad_weights, grad_biases = coupling_mlp_vjp(
             out,
             grad_out,
             grad_log_det,
@@ -102,7 +116,7 @@ class Coupling(nn.Module):
             inverse=inverse,
             **self.options,
         )
-        return LayerGradients(rows, grad_rows, [*grad_weights, *grad_biases])
+        return LayerGradients(recovered, grad_rows, [*grad_weights, *grad_biases])
 
     def extra_repr(self) -> str:
         """Return the sizes and what differs between couplings."""
