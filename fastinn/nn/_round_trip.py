@@ -1,4 +1,4 @@
-"""What rounding leaves of a bijection: there and back, and which layer loses it."""
+"""What rounding leaves of a bijection: there and back, and in which layer it is lost."""
 
 import math
 import warnings
@@ -13,23 +13,26 @@ from fastinn.nn.flow import Flow
 
 
 class LayerRoundTrip(NamedTuple):
-    """Round trip through one layer.
+    """Where a layer stands on the way back.
 
     Attributes:
         index: Place of the layer in the flow.
         kind: Class of the layer.
-        error: Largest error, in units of the root mean square of what went into the layer.
+        error: Largest error of what went into the layer, recovered from the end of the flow, in
+            units of its root mean square.
+        growth: Error over that of what came out of the layer, or over the rounding of the dtype.
         log_scale: Largest absolute log-scale, after clamping; ``None`` if it is not a coupling.
     """
 
     index: int
     kind: str
     error: float
+    growth: float
     log_scale: float | None
 
     def __str__(self) -> str:
         scale = "" if self.log_scale is None else f", largest |log-scale| {self.log_scale:.3g}"
-        return f"layer {self.index} ({self.kind}) alone is off by {self.error:.1e}{scale}"
+        return f"layer {self.index} ({self.kind}) multiplies it by {self.growth:.1e}{scale}"
 
 
 class RoundTrip(NamedTuple):
@@ -37,7 +40,8 @@ class RoundTrip(NamedTuple):
 
     Attributes:
         error: Largest error, in units of the root mean square of the rows.
-        layers: The same for each layer alone, in the order of the flow.
+        layers: Where the error stands at each layer, in the order of the flow; up to the first one
+            whose result is not finite.
     """
 
     error: float
@@ -45,16 +49,16 @@ class RoundTrip(NamedTuple):
 
     @property
     def worst(self) -> LayerRoundTrip:
-        """The layer that loses most."""
-        return max(self.layers, key=lambda layer: (math.isnan(layer.error), layer.error))
+        """The layer in which the error grows most."""
+        return max(self.layers, key=lambda layer: layer.growth)
 
 
 @torch.no_grad()
 def round_trip(flow: Flow, x: Tensor) -> RoundTrip:
-    """Measure ``flow.inverse(flow(x))`` against ``x``, and likewise layer by layer.
+    """Measure ``flow.inverse(flow(x))`` against ``x``, and where on the way back the error grows.
 
     Args:
-        flow: Any flow.
+        flow: Any flow of at least one layer.
         x: Rows, shape ``(n, d)``; a few hundred are enough.
 
     Returns:
@@ -63,15 +67,22 @@ def round_trip(flow: Flow, x: Tensor) -> RoundTrip:
     Raises:
         ValueError: If ``x`` is not a matrix, has no rows, or holds NaN or infinity.
     """
-    x = _checks.rows(x, "x")
-    rows, layers = x, []
-    for index, layer in enumerate(flow.layers):
-        out, _ = layer(rows)
+    passed = [_checks.rows(x, "x")]
+    for layer in flow.layers:
+        passed.append(layer(passed[-1])[0])
+        if not passed[-1].isfinite().all():
+            break
+    back, error = passed[-1], 0.0
+    least = torch.finfo(back.dtype).eps
+    layers: list[LayerRoundTrip] = []
+    for index in reversed(range(len(passed) - 1)):
+        layer, rows = flow.layers[index], passed[index]
+        back = layer.inverse(back)[0]
+        error, before = _error(back, rows), error
+        growth = _growth(error, max(before, least))
         scale = float(layer.largest_log_scale(rows)) if isinstance(layer, Coupling) else None
-        error = _error(layer.inverse(out)[0], rows)
-        layers.append(LayerRoundTrip(index, type(layer).__name__, error, scale))
-        rows = out
-    return RoundTrip(_error(flow.inverse(rows)[0], x), layers)
+        layers.insert(0, LayerRoundTrip(index, type(layer).__name__, error, growth, scale))
+    return RoundTrip(error, layers)
 
 
 class RoundTripGuard:
@@ -107,3 +118,10 @@ def _error(back: Tensor, x: Tensor) -> float:
     size = x.double().square().mean().sqrt()
     difference = (back.double() - x.double()).abs().max()
     return float(difference / size) if size > 0 else float(difference)
+
+
+def _growth(error: float, before: float) -> float:
+    """Return how much the error grew; it ends where it is first no number."""
+    if math.isfinite(error):
+        return error / before
+    return math.inf if math.isfinite(before) else 1.0
