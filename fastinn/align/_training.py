@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class Trainer:
         self._validate, self._monitor = validate, monitor
         self._budget, self._lr, self._progress = budget, lr, progress
         self._parameters = [p for p in module.parameters() if p.requires_grad]
-        groups = [{"params": [p], "scale": _width_scale(p)} for p in self._parameters]
+        groups = _by_width_scale(self._parameters)
         self._adam = torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.99), fused=True)
         self.history: dict[str, list[float]] = {}
         self.best_step = self.n_steps = self.n_skipped = 0
@@ -132,6 +133,14 @@ class Trainer:
 
     def _spent(self) -> float:
         return self._budget.spent(self.n_steps, time.perf_counter() - self._start)
+
+
+def _by_width_scale(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Group parameters that learn equally fast: Adam updates a group in one call."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(_width_scale(parameter), []).append(parameter)
+    return [{"params": members, "scale": scale} for scale, members in groups.items()]
 
 
 def _width_scale(parameter: Tensor) -> float:
