@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +45,13 @@ class Trainer:
         loss: Loss of a batch of source and target rows.
         validate: R2 of each direction on the validation rows, by name; the checkpoint with the
             largest sum wins, the untrained module takes part, and a perfect one ends training.
+        monitor: What else to enter in the history at every checkpoint, by name.
         budget: When to stop; the learning rate has decayed to zero by then.
         lr: Largest learning rate, of layers with at most 64 inputs; wider ones get less.
         progress: Show a progress bar if stderr is a terminal.
 
     Attributes:
-        history: Steps, seconds and each R2 at every checkpoint.
+        history: Steps, seconds, each R2 and what was monitored at every checkpoint.
         best_step: Step of the checkpoint that was kept.
         n_steps: Steps that were made.
         n_skipped: Those of them left out because their gradient was not finite.
@@ -61,15 +63,17 @@ class Trainer:
         module: nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor],
         validate: Callable[[], dict[str, float]],
+        monitor: Callable[[], dict[str, float]],
         *,
         budget: Budget,
         lr: float,
         progress: bool,
     ) -> None:
-        self._module, self._loss, self._validate = module, loss, validate
+        self._module, self._loss = module, loss
+        self._validate, self._monitor = validate, monitor
         self._budget, self._lr, self._progress = budget, lr, progress
         self._parameters = [p for p in module.parameters() if p.requires_grad]
-        groups = [{"params": [p], "scale": _width_scale(p)} for p in self._parameters]
+        groups = _by_width_scale(self._parameters)
         self._adam = torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.99), fused=True)
         self.history: dict[str, list[float]] = {}
         self.best_step = self.n_steps = self.n_skipped = 0
@@ -119,7 +123,8 @@ class Trainer:
         scores = self._validate()
         error = sum(1 - score for score in scores.values())
         seconds = time.perf_counter() - self._start
-        for name, value in {"steps": self.n_steps, "seconds": seconds, **scores}.items():
+        entry = {"steps": self.n_steps, "seconds": seconds, **scores, **self._monitor()}
+        for name, value in entry.items():
             self.history.setdefault(name, []).append(value)
         if not self._best or error < self._least_error:
             self._least_error, self.best_step = error, self.n_steps
@@ -128,6 +133,14 @@ class Trainer:
 
     def _spent(self) -> float:
         return self._budget.spent(self.n_steps, time.perf_counter() - self._start)
+
+
+def _by_width_scale(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Group parameters that learn equally fast: Adam updates a group in one call."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(_width_scale(parameter), []).append(parameter)
+    return [{"params": members, "scale": scale} for scale, members in groups.items()]
 
 
 def _width_scale(parameter: Tensor) -> float:
