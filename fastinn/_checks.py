@@ -47,6 +47,23 @@ def finite(x: Tensor, name: str = "x") -> None:
         )
 
 
+def finite_matrices(x: Tensor, name: str) -> None:
+    """Raise ``ValueError`` that names the first matrix of a batch with NaN or infinity."""
+    bad = ~torch.isfinite(x).all(dim=-1).all(dim=-1)
+    if bad.any():
+        raise ValueError(
+            f"{in_batch(name, bad)} holds NaN or infinity; mend or drop the rows it came from"
+        )
+
+
+def in_batch(name: str, found: Tensor) -> str:
+    """Return what to call the first matrix of a batch for which ``found`` is true."""
+    if found.ndim == 0:
+        return name
+    index = [int(i) for i in found.nonzero()[0]]
+    return f"{name}[{', '.join(map(str, index))}]"
+
+
 def paired(x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
     """Check two matrices whose row ``i`` is the same sample; see :func:`rows`."""
     a, b = rows(x, names[0]), rows(y, names[1])

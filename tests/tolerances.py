@@ -17,3 +17,18 @@ MOMENTS = 1e-8
 
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
+
+# Root mean square over directions of W^T C W - I at condition 1e8, where a float64 factor leaves
+# about eps * condition / 50.
+WHITENED = 1e-9
+
+# Largest entry of Q^T Q - I after the last float64 step; a sum of up to 61 products.
+ORTHOGONAL = 1e-13
+
+# Relative. Q maximises tr(K^T Q), so products rounded by e cost the norm about e^2, and in bfloat16
+# (e = 4e-3) also what the values under 1e-3 hold.
+NUCLEAR_NORM = {"exact": 1e-14, "high": 1e-9, "fast": 1e-3}
+
+# How far a singular vector turns, times its value over the largest: float64 rounding of some 70
+# products, each of 61 terms.
+SINGULAR_VECTOR = 5e-13

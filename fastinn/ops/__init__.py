@@ -3,17 +3,20 @@
 from fastinn.ops._backend import BackendUnavailableError, backends, use_backend
 from fastinn.ops.affine_coupling import affine_coupling, affine_coupling_inverse
 from fastinn.ops.coupling_mlp import coupling_mlp, coupling_mlp_inverse
+from fastinn.ops.polar import Polar, polar
 from fastinn.ops.second_moments import second_moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
 
 __all__ = [
     "BackendUnavailableError",
+    "Polar",
     "Whitening",
     "affine_coupling",
     "affine_coupling_inverse",
     "backends",
     "coupling_mlp",
     "coupling_mlp_inverse",
+    "polar",
     "principal_whiten",
     "second_moments",
     "use_backend",
