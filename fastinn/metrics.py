@@ -77,11 +77,10 @@ def linear_cka_moments(moments: Moments | Factors, source: View, target: View) -
         ValueError: If a view is unknown or does not vary, or the pair was not accumulated.
     """
     factors = Factors.of(moments)
-    own = [factors.cov(view, view).norm() for view in (source, target)]
-    for view, size in zip((source, target), own, strict=True):
-        if size == 0:
+    for view in (source, target):
+        if not factors.cov(view, view).any():
             raise ValueError(f"{view!r} does not vary: all its features are constant")
-    return float(factors.cov(source, target).square().sum() / (own[0] * own[1]))
+    return float(factors.pair(source, target).linear_cka())
 
 
 def correlations_moments(
@@ -143,7 +142,7 @@ def evaluate_moments(
     for view, width in zip((source, target), weight.shape, strict=True):
         _checks.n_features(factors.mean(view)[None], width, f"view {view!r}")
     error = squared_error(factors, source, target, weight, means)
-    return _scores(error, float(factors.cov(target, target).trace()), weight.shape[1])
+    return error_scores(error, float(factors.cov(target, target).trace()), weight.shape[1])
 
 
 def r2_score(y_true: Array, y_pred: Array) -> float:
@@ -221,7 +220,7 @@ def prediction_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
     """
     true, predicted = (rows.double() for rows in _predictions(y_true, y_pred))
     error, variance = _mean_square(true - predicted), _mean_square(true - true.mean(dim=0))
-    return _scores(error, variance, true.shape[1])
+    return error_scores(error, variance, true.shape[1])
 
 
 def round_trip_error(aligner: Bijection, x: Array) -> float:
@@ -239,8 +238,17 @@ def round_trip_error(aligner: Bijection, x: Array) -> float:
     return (_mean_square(moved) / _mean_square(rows.double() - rows.double().mean(dim=0))) ** 0.5
 
 
-def _scores(error: float, variance: float, width: int) -> dict[str, float]:
-    """Return the scores, given mean squares of rows of ``width`` entries."""
+def error_scores(error: float, variance: float, width: int) -> dict[str, float]:
+    """Return ``mse``, ``relative_mse`` and ``r2`` of rows of ``width`` entries.
+
+    Args:
+        error: Mean over rows of the squared length of what a prediction leaves.
+        variance: Mean over rows of the squared length of the centred true rows.
+        width: Number of features.
+
+    Raises:
+        ValueError: If the variance is zero.
+    """
     if variance <= 0:
         raise ValueError("R2 is undefined: the true rows are all equal; pass rows that vary")
     return {

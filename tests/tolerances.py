@@ -32,3 +32,7 @@ NUCLEAR_NORM = {"exact": 1e-14, "high": 1e-9, "fast": 1e-3}
 # How far a singular vector turns, times its value over the largest: float64 rounding of some 70
 # products, each of 61 terms.
 SINGULAR_VECTOR = 5e-13
+
+# R2 of maps made by float32 products: singular vectors turn by 1e-7 over their relative value,
+# 1e-3 here, and R2 on other rows follows to first order.
+R2_HIGH = 1e-4

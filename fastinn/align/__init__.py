@@ -1,5 +1,6 @@
 """Maps between representation spaces: fit, transform, inverse_transform."""
 
+from fastinn.align.all_pairs import PairScores, all_pairs
 from fastinn.align.base import Aligner, Bijection, load_aligner
 from fastinn.align.cca import CCA, PWCCA, SVCCA
 from fastinn.align.inn import INN
@@ -18,6 +19,8 @@ __all__ = [
     "Factors",
     "LinearMap",
     "MLPMap",
+    "PairScores",
     "Procrustes",
+    "all_pairs",
     "load_aligner",
 ]

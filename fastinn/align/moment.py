@@ -10,6 +10,7 @@ from torch import Tensor
 from fastinn import _checks
 from fastinn._arrays import as_tensor
 from fastinn._types import Array, View
+from fastinn.align._pair_moments import PairMoments
 from fastinn.align.base import Aligner, Bijection
 from fastinn.moments import Moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
@@ -54,6 +55,11 @@ class Factors:
     def cov(self, a: View, b: View) -> Tensor:
         """Return the covariance of two views, shape ``(d_a, d_b)``, float64."""
         return self._cov(a, b)
+
+    def pair(self, a: View, b: View) -> PairMoments:
+        """Return the moments of the views ``a`` as ``x`` and ``b`` as ``y``."""
+        own = self.cov(a, a), self.cov(b, b)
+        return PairMoments(self.mean(a), self.mean(b), *own, self.cov(a, b))
 
     def whitening(
         self, view: View, *, ridge: float = 0.0, variance: float | None = None
@@ -212,12 +218,7 @@ def squared_error(
         weight: Shape ``(d_source, d_target)``.
         means: What the map subtracts from source rows and adds to the result.
     """
-    factors = Factors.of(moments)
-    cov_xx, cov_xy = factors.cov(source, source), factors.cov(source, target)
-    shift = (factors.mean(source) - means[0]) @ weight + means[1] - factors.mean(target)
-    centred = factors.cov(target, target).trace() + (weight * (cov_xx @ weight - 2 * cov_xy)).sum()
-    # Rounding can take the error of an exact map below zero.
-    return max(0.0, float(centred + shift.square().sum()))
+    return float(Factors.of(moments).pair(source, target).squared_error(weight, means))
 
 
 def _affine(rows: Tensor, mean: Tensor, weight: Tensor, new_mean: Tensor) -> Tensor:
