@@ -22,6 +22,10 @@ Pairs: TypeAlias = Literal["all", "within-layer"] | Sequence[tuple[View, View]]
 _Product: TypeAlias = tuple[tuple[View, ...], tuple[View, ...]]
 
 _BLOCK_ROWS = 16_384
+
+# Enough for a provisional mean, too few to show in the time of an update.
+_SHIFT_ROWS = 1024
+
 _METADATA = "moments"
 
 
@@ -202,7 +206,7 @@ class Moments:
     def _add(self, block: Mapping[View, Tensor], weight: Tensor | None) -> None:
         """Add checked rows, few enough to be multiplied at once."""
         if not self.count:
-            self._total.begin(torch.cat([_coarse_mean(x) for x in block.values()]))
+            self._total.begin(torch.cat([_coarse_mean(x[:_SHIFT_ROWS]) for x in block.values()]))
         shifted = {view: self._shifted(x, view) for view, x in block.items()}
         self._total = self._total.joined(self._block_total(shifted, weight))
         self._seen(

@@ -15,6 +15,10 @@ FORMULA = 1e-10
 # Quantities from moments against the same quantity computed on the rows in float64.
 MOMENTS = 1e-8
 
+# Canonical correlations by the precision of the products of rows; those of condition 1e5 lose two
+# digits of the 1e-7 of "high".
+CORRELATION = {"exact": MOMENTS, "high": 2e-5}
+
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
 

@@ -210,12 +210,12 @@ class _Linear:
 
     def spectrum(self, a: View, b: View) -> Record:
         """Return all canonical correlations of a pair at one layer, on the training rows."""
-        correlations = CCA().from_moments(self._train, a, b).correlations_
+        correlations = self._train.correlations(a, b)
         return {"a": a[0], "b": b[0], "layer": a[1], "correlations": correlations.tolist()}
 
     def null_band(self, pairs: Sequence[Pair]) -> Record:
         """Return the range of the spectra of mispaired rows, index by index, over ``pairs``."""
-        spectra = [CCA().from_moments(self._null, a, b).correlations_ for a, b in pairs]
+        spectra = [self._null.correlations(a, b) for a, b in pairs]
         shortest = min(map(len, spectra))
         stacked = torch.stack([spectrum[:shortest] for spectrum in spectra])
         return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
