@@ -37,7 +37,7 @@ def rows(array: Array, name: str = "x") -> Tensor:
 def finite(x: Tensor, name: str = "x") -> None:
     """Raise ``ValueError`` that names the first row of ``x`` with NaN or infinity."""
     # The sum is finite unless a row is bad (or overflows), and costs a tenth of the full check.
-    if torch.isfinite(x.sum(dtype=torch.float64)):
+    if torch.isfinite(x.sum(dtype=torch.promote_types(x.dtype, torch.float32))):
         return
     bad = (~torch.isfinite(x)).any(dim=1).nonzero().flatten()
     if len(bad):

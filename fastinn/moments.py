@@ -26,6 +26,8 @@ _BLOCK_ROWS = 16_384
 # Enough for a provisional mean, too few to show in the time of an update.
 _SHIFT_ROWS = 1024
 
+_SUM_ROWS = 256
+
 _METADATA = "moments"
 
 
@@ -417,7 +419,11 @@ def _coarse_mean(x: Tensor) -> Tensor:
 
 
 def _weighted_sum(x: Tensor, weight: Tensor | None) -> Tensor:
-    return x.sum(dim=0, dtype=torch.float64) if weight is None else weight @ x.double()
+    if weight is not None:
+        return weight @ x.double()
+    # A sum with dtype=float64 would convert all rows first; so few lose no digits in their own.
+    parts = [part.sum(dim=0) for part in x.split(_SUM_ROWS)]
+    return torch.stack(parts).sum(dim=0, dtype=torch.float64)
 
 
 def _resolution(dtype: torch.dtype, precision: Precision) -> float:

@@ -23,7 +23,7 @@ _Maps: TypeAlias = tuple[Tensor, Tensor]
 """There and back."""
 
 # About so many matrices of the views' width are held for one pair at the same time.
-_MATRICES_A_PAIR = 30
+_MATRICES_A_PAIR = 36
 
 
 class Spectrum(NamedTuple):
