@@ -85,7 +85,7 @@ def all_pairs(
 
     Gives what :class:`Procrustes`, :class:`CCA` and :class:`LinearMap` give pair by pair, with
     one whitening a view and products over batches of pairs. Where :func:`fastinn.ops.polar` does
-    without decompositions (on a GPU), so does this, unless spectra are asked for.
+    without decompositions (on a GPU), no pair is decomposed, unless spectra are asked for.
 
     Args:
         train: Moments of the rows to fit on, or their :class:`Factors`.
@@ -134,7 +134,7 @@ class _Solver:
         _check_variance(variance, pairs)
         turn, total, spectrum = self._canonical(whitened, x, y, fit, test)
         rotation, shared = polar(fit.cov_xy, precision=self.precision)
-        for norm, pair in zip(shared, pairs, strict=True):
+        for norm, pair in zip(shared.cpu(), pairs, strict=True):
             check_covariance(norm, *pair)
         ridge, regressions = self._regressions(pairs, x, y, fit)
         maps = {
@@ -273,4 +273,4 @@ def _joined(column: list[Any], order: list[int]) -> Any:
     if isinstance(first, dict):
         return {name: _joined([part[name] for part in column], order) for name in first}
     whole = [item for part in column for item in part]
-    return [whole[place] for place in order if whole]
+    return [whole[place] for place in order] if whole else []

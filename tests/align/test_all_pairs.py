@@ -6,7 +6,8 @@ import torch
 from tolerances import MOMENTS, R2_HIGH
 
 from fastinn import Moments, metrics
-from fastinn.align import CCA, PWCCA, LinearMap, Procrustes, all_pairs
+from fastinn.align import CCA, PWCCA, Factors, LinearMap, Procrustes, all_pairs
+from fastinn.align.all_pairs import _MATRICES_A_PAIR, _chunks
 from fastinn.ops import polar
 
 D = 6
@@ -132,6 +133,16 @@ def test_no_decomposition_is_needed(monkeypatch, found, precision):
     atol = MOMENTS if precision == "exact" else R2_HIGH
     for method in without.error:
         np.testing.assert_allclose(without.r2(method), found.r2(method), rtol=0, atol=atol)
+
+
+def test_pairs_worked_on_together_fit_into_memory():
+    """Only pairs of the same ranks stand together, and every pair once."""
+    room = 2 * 8 * _MATRICES_A_PAIR * D**2
+    chunks = list(_chunks(Factors(TRAIN), PAIRS, room))
+    assert max(map(len, chunks)) == 2
+    assert sorted(place for chunk in chunks for place in chunk) == list(range(len(PAIRS)))
+    ranks = [{tuple(v in "acd" for v in PAIRS[place]) for place in chunk} for chunk in chunks]
+    assert all(len(kinds) == 1 for kinds in ranks)
 
 
 def test_scores_on_the_training_rows_by_default():

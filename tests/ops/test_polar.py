@@ -126,10 +126,14 @@ def test_strides_and_float32(method):
     torch.testing.assert_close(found.orthogonal.double(), expected.orthogonal, rtol=0, atol=1e-6)
 
 
-def test_convergence_is_measured_not_assumed(monkeypatch):
-    """With too few steps nothing converges, and every matrix is decomposed instead."""
-    few = _polynomials.schedule(0.5)
-    monkeypatch.setattr(_polar_express, "schedule", lambda smallest: few)
+@pytest.mark.parametrize(
+    "steps",
+    [_polynomials.schedule(0.5), [(5.0, 0.0, 0.0)] * 9, [(10.0, 10.0, 10.0)] * 9],
+    ids=["too few", "wrong", "diverging"],
+)
+def test_convergence_is_measured_not_assumed(monkeypatch, steps):
+    """Where the steps do not converge, every matrix is decomposed instead."""
+    monkeypatch.setattr(_polar_express, "schedule", lambda smallest: steps)
     matrix, u, _, v = made("condition 1e4")
     q = polar(matrix, method="polar-express").orthogonal
     torch.testing.assert_close(q, u @ v.T, rtol=0, atol=1e-9)

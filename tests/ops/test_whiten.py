@@ -125,6 +125,17 @@ def test_a_ridge_makes_any_matrix_full_rank(method):
     torch.testing.assert_close(product, torch.eye(6).double(), rtol=0, atol=FORMULA)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_strided_and_float32_covariances(method):
+    wide = torch.stack([covariance(10, 12, seed)[0] for seed in range(2)]).float()
+    strided = wide[:, ::2, ::2].mT
+    found = whiten(strided, method=method)
+    expected = whiten(strided.double().contiguous(), method=method)
+    assert found.whitener.dtype == torch.float64
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=FORMULA)
+
+
 def test_newton_schulz_is_symmetric_on_unit_variances():
     white = whiten(conditioned(8, 100), method="newton-schulz")
     torch.testing.assert_close(white.whitener, white.whitener.T)

@@ -1,5 +1,7 @@
 """The polar factor by products of matrices alone, which a GPU does best."""
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 
@@ -8,8 +10,8 @@ from fastinn.ops._polynomials import FLATTEST, Step, schedule
 from fastinn.ops.polar import reference
 from fastinn.ops.polar.reference import Polar
 
-# Smallest singular value, relative to the largest, that the steps carry to 1. Smaller ones are
-# indistinguishable from zero after rounding, or few; they are completed.
+# Smallest singular value, relative to the largest, that the steps carry to 1. What is smaller is
+# near the rounding of zero, and the directions in which it is left are completed afterwards.
 _SMALLEST: dict[Precision, float] = {"exact": 1e-12, "high": 1e-6, "fast": 1e-6}
 
 # Steps from the last that "fast" does not take in 16 bits: those in which rounding would stay.
@@ -23,7 +25,8 @@ _CONVERGED = 1e-10
 def polar(matrices: Tensor, precision: Precision) -> Polar:
     """Return the polar factors of float64 ``matrices``, shape ``(b, m, n)`` with ``m >= n``."""
     x = _orthogonalised(_scaled(matrices), precision)
-    for i in (_residual(x) > _CONVERGED).nonzero().flatten().tolist():
+    # Written so that NaN, of steps that diverged, counts as not converged.
+    for i in (~(_residual(x) <= _CONVERGED)).nonzero().flatten().tolist():
         x[i] = _completed(x[i], matrices[i])
     return Polar(x, (matrices * x).sum(dim=(-2, -1)))
 
@@ -70,7 +73,8 @@ def _residual(x: Tensor) -> Tensor:
 
 def _completed(x: Tensor, matrix: Tensor) -> Tensor:
     """Map the directions that the steps left near zero to each other; decompose if that fails."""
-    missing = round(x.shape[1] - float(x.square().sum()))
+    gap = x.shape[1] - float(x.square().sum())
+    missing = round(gap) if isfinite(gap) else 0
     if missing > 0:
         right, left = _left_out(x.T, missing), _left_out(x, missing)
         inner = reference.polar(left.T @ matrix @ right).orthogonal
