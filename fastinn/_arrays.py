@@ -1,6 +1,7 @@
 """Arrays in, arrays of the same kind out: NumPy, CuPy, DLPack and torch."""
 
-from typing import Any
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -32,21 +33,25 @@ def as_tensor(array: Array) -> Tensor:
 
 
 def like(tensor: Tensor, kind: Array) -> Array:
-    """Give ``tensor`` back as the kind of array that ``kind`` is."""
+    """Give ``tensor`` back as the kind of array that ``kind`` is, sharing memory on its device."""
     if isinstance(kind, Tensor):
         return tensor
     if isinstance(kind, np.ndarray):
         return tensor.detach().cpu().numpy()
     if hasattr(kind, "__dlpack__"):
-        return _namespace(kind).from_dlpack(tensor.detach())
+        return _from_dlpack(kind)(tensor.detach())
     return tensor
 
 
-def _namespace(kind: Array) -> Any:
-    """Return the array-API namespace of ``kind`` (``cupy`` for a CuPy array)."""
+def _from_dlpack(kind: Array) -> Callable[[Tensor], Array]:
+    """Return the ``from_dlpack`` of the library of ``kind``, which need not be imported here."""
     if hasattr(kind, "__array_namespace__"):
-        return kind.__array_namespace__()
+        return kind.__array_namespace__().from_dlpack
+    # Arrays of CuPy 13 do not name their namespace; it is the package that defines them.
+    package = sys.modules[type(kind).__module__.partition(".")[0]]
+    if hasattr(package, "from_dlpack"):
+        return package.from_dlpack
     raise TypeError(
-        f"cannot give results back as {type(kind).__module__}.{type(kind).__name__}: it has no "
-        "__array_namespace__; pass a torch tensor or a NumPy array"
+        f"cannot give results back as {type(kind).__module__}.{type(kind).__name__}: neither it "
+        "nor its package has from_dlpack; pass a torch tensor or a NumPy array"
     )

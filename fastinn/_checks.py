@@ -37,7 +37,7 @@ def rows(array: Array, name: str = "x") -> Tensor:
 def finite(x: Tensor, name: str = "x") -> None:
     """Raise ``ValueError`` that names the first row of ``x`` with NaN or infinity."""
     # The sum is finite unless a row is bad (or overflows), and costs a tenth of the full check.
-    if torch.isfinite(x.sum(dtype=torch.float64)):
+    if torch.isfinite(x.sum(dtype=torch.promote_types(x.dtype, torch.float32))):
         return
     bad = (~torch.isfinite(x)).any(dim=1).nonzero().flatten()
     if len(bad):
@@ -45,6 +45,23 @@ def finite(x: Tensor, name: str = "x") -> None:
             f"{name} holds NaN or infinity in {len(bad)} of {len(x)} rows, first in row "
             f"{int(bad[0])}; drop those rows or mend what produced them"
         )
+
+
+def finite_matrices(x: Tensor, name: str) -> None:
+    """Raise ``ValueError`` that names the first matrix of a batch with NaN or infinity."""
+    bad = ~torch.isfinite(x).all(dim=-1).all(dim=-1)
+    if bad.any():
+        raise ValueError(
+            f"{in_batch(name, bad)} holds NaN or infinity; mend or drop the rows it came from"
+        )
+
+
+def in_batch(name: str, found: Tensor) -> str:
+    """Return what to call the first matrix of a batch for which ``found`` is true."""
+    if found.ndim == 0:
+        return name
+    index = [int(i) for i in found.nonzero()[0]]
+    return f"{name}[{', '.join(map(str, index))}]"
 
 
 def paired(x: Array, y: Array, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:

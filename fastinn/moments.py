@@ -22,6 +22,12 @@ Pairs: TypeAlias = Literal["all", "within-layer"] | Sequence[tuple[View, View]]
 _Product: TypeAlias = tuple[tuple[View, ...], tuple[View, ...]]
 
 _BLOCK_ROWS = 16_384
+
+# Enough for a provisional mean, too few to show in the time of an update.
+_SHIFT_ROWS = 1024
+
+_SUM_ROWS = 256
+
 _METADATA = "moments"
 
 
@@ -202,7 +208,7 @@ class Moments:
     def _add(self, block: Mapping[View, Tensor], weight: Tensor | None) -> None:
         """Add checked rows, few enough to be multiplied at once."""
         if not self.count:
-            self._total.begin(torch.cat([_coarse_mean(x) for x in block.values()]))
+            self._total.begin(torch.cat([_coarse_mean(x[:_SHIFT_ROWS]) for x in block.values()]))
         shifted = {view: self._shifted(x, view) for view, x in block.items()}
         self._total = self._total.joined(self._block_total(shifted, weight))
         self._seen(
@@ -413,7 +419,11 @@ def _coarse_mean(x: Tensor) -> Tensor:
 
 
 def _weighted_sum(x: Tensor, weight: Tensor | None) -> Tensor:
-    return x.sum(dim=0, dtype=torch.float64) if weight is None else weight @ x.double()
+    if weight is not None:
+        return weight @ x.double()
+    # A sum with dtype=float64 would convert all rows first; so few lose no digits in their own.
+    parts = [part.sum(dim=0) for part in x.split(_SUM_ROWS)]
+    return torch.stack(parts).sum(dim=0, dtype=torch.float64)
 
 
 def _resolution(dtype: torch.dtype, precision: Precision) -> float:

@@ -39,6 +39,7 @@ ONLY_IN = {
     "typer": ("cli.py",),
     "plotly": ("report/",),
     "matplotlib": (),
+    "cupy": (),
 }
 """For each heavy library, the only places that may import it."""
 

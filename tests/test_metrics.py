@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import r2_score as sklearn_r2
-from tolerances import MOMENTS
+from tolerances import CORRELATION, MOMENTS
 
 from fastinn import Moments, metrics
 from fastinn.align import CCA, PWCCA, SVCCA, LinearMap, Procrustes
@@ -121,6 +121,18 @@ def test_linear_cka():
     assert metrics.linear_cka(x, y) == pytest.approx(expected, abs=MOMENTS)
     found = metrics.linear_cka_moments(moments(x, y), "s", "t")
     assert found == pytest.approx(expected, abs=MOMENTS)
+
+
+@pytest.mark.parametrize("precision", ["exact", "high"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_correlations_equal_a_decomposition_of_the_rows(precision, dtype):
+    """float64 QR of both sides and SVD, with means and scales that hidden states have."""
+    x, y = (rows.astype(dtype) for rows in paired(n=5000, d=24, offset=30.0))
+    x[:, 3] *= 100
+    bases = [np.linalg.qr(rows - rows.mean(axis=0))[0] for rows in (np.float64(x), np.float64(y))]
+    expected = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    found = metrics.cca_correlations(x, y, precision=precision)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=CORRELATION[precision])
 
 
 def test_similarities_of_rows():

@@ -18,6 +18,10 @@ FORMULA = 1e-10
 # Quantities from moments against the same quantity computed on the rows in float64.
 MOMENTS = 1e-8
 
+# Canonical correlations by the precision of the products of rows; those of condition 1e5 lose two
+# digits of the 1e-7 of "high".
+CORRELATION = {"exact": MOMENTS, "high": 2e-5}
+
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
 
@@ -32,3 +36,22 @@ ROUND_TRIP = 1e-5
 # stored rows. float32 measures 4e-7 to 6e-7, a few roundings a layer. With 16-bit operands the
 # last bit of a recovered row can tip the rounding of an operand, by 2^-8 of itself: 2e-3 to 4e-3.
 RECOMPUTED = {"exact": 3e-6, "fast": 2e-2}
+
+# Root mean square over directions of W^T C W - I at condition 1e8, where a float64 factor leaves
+# about eps * condition / 50.
+WHITENED = 1e-9
+
+# Largest entry of Q^T Q - I after the last float64 step; a sum of up to 61 products.
+ORTHOGONAL = 1e-13
+
+# Relative. Q maximises tr(K^T Q), so products rounded by e cost the norm about e^2, and in bfloat16
+# (e = 4e-3) also what the values under 1e-3 hold.
+NUCLEAR_NORM = {"exact": 1e-14, "high": 1e-9, "fast": 1e-3}
+
+# How far a singular vector turns, times its value over the largest: float64 rounding of some 70
+# products, each of 61 terms.
+SINGULAR_VECTOR = 5e-13
+
+# R2 of maps made by float32 products: singular vectors turn by 1e-7 over their relative value,
+# 1e-3 here, and R2 on other rows follows to first order.
+R2_HIGH = 1e-4

@@ -1,7 +1,9 @@
 """Maps between representation spaces: fit, transform, inverse_transform."""
 
+from fastinn.align.all_pairs import PairScores, all_pairs
 from fastinn.align.base import Aligner, Bijection, load_aligner
 from fastinn.align.cca import CCA, PWCCA, SVCCA
+from fastinn.align.gcca import GCCA
 from fastinn.align.inn import INN
 from fastinn.align.linear import LinearMap
 from fastinn.align.mlp import MLPMap
@@ -10,6 +12,7 @@ from fastinn.align.procrustes import Procrustes
 
 __all__ = [
     "CCA",
+    "GCCA",
     "INN",
     "PWCCA",
     "SVCCA",
@@ -18,6 +21,8 @@ __all__ = [
     "Factors",
     "LinearMap",
     "MLPMap",
+    "PairScores",
     "Procrustes",
+    "all_pairs",
     "load_aligner",
 ]

@@ -54,7 +54,7 @@ class Aligner(BaseEstimator, ABC):
             ValueError: If ``X`` has another width, or holds NaN or infinity.
         """
         x = self._checked(X, "X", "n_features_in_")
-        return _returned(self._transform(x), x, X)
+        return returned(self._transform(x), x, X)
 
     def score(self, X: Array, Y: Array) -> float:
         """Return the variance-weighted R2 of ``transform(X)`` against ``Y``."""
@@ -115,7 +115,7 @@ class Bijection(Aligner):
             ValueError: If ``Y`` has another width, or holds NaN or infinity.
         """
         y = self._checked(Y, "Y", "n_features_out_")
-        return _returned(self._inverse_transform(y), y, Y)
+        return returned(self._inverse_transform(y), y, Y)
 
     def score_inverse(self, X: Array, Y: Array) -> float:
         """Return the variance-weighted R2 of ``inverse_transform(Y)`` against ``X``."""
@@ -181,7 +181,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _returned(result: Tensor, rows: Tensor, kind: Array) -> Array:
+def returned(result: Tensor, rows: Tensor, kind: Array) -> Array:
     """Give ``result`` back as the caller's kind and dtype."""
     converted = result.to(rows.dtype)
     _checks.finite(converted, f"the result in {rows.dtype}")

@@ -1,11 +1,13 @@
 """Canonical correlation analysis and its kin: the map and the similarity."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastinn._types import View
+from fastinn.align._pair_moments import PairMoments
 from fastinn.align.moment import Factors, MomentAligner, MomentBijection
 from fastinn.ops.whiten import Whitening
 
@@ -43,7 +45,7 @@ class Canonical(MomentAligner):
     def _solve(self, factors: Factors, source: View, target: View) -> None:
         x = factors.whitening(source, **self._whitening())
         y = factors.whitening(target, **self._whitening())
-        self._check_rank(factors, (source, x.rank), (target, y.rank))
+        check_ranks(factors, {source: x, target: y}, ridge=self._whitening().get("ridge", 0.0))
         left, values, right = factors.svd(source, target, **self._whitening())
         k = self._size(len(values))
         u, v = left[:, :k], right[:, :k]
@@ -53,17 +55,6 @@ class Canonical(MomentAligner):
 
     def _set_map(self, x: Whitening, y: Whitening, rotation: Tensor) -> None:
         self.weight_ = x.whitener @ rotation @ y.colouring
-
-    def _check_rank(self, factors: Factors, *ranks: tuple[View, int]) -> None:
-        n = factors.moments.n_rows
-        for view, rank in ranks:
-            if rank == 0:
-                raise ValueError(f"{view!r} does not vary: all its features are constant")
-            if rank >= n - 1 and not self._whitening().get("ridge"):
-                raise ValueError(
-                    f"{n} rows are too few for the {rank} dimensions of {view!r}: every "
-                    "correlation would be 1; use more rows or CCA(ridge=...)"
-                )
 
 
 class CCA(Canonical, MomentBijection):
@@ -140,18 +131,46 @@ class PWCCA(CCA):
 
     def _solve(self, factors: Factors, source: View, target: View) -> None:
         super()._solve(factors, source, target)
-        share = (self.x_directions_.T @ factors.cov(source, source)).abs().sum(dim=1)
-        self.weights_ = share / share.sum()
+        self.weights_ = projection_weights(self.x_directions_, factors.cov(source, source))
+
+
+def check_ranks(factors: Factors, whitenings: Mapping[View, Whitening], *, ridge: float) -> None:
+    """Raise ``ValueError`` unless views vary, and in fewer directions than there are rows."""
+    n = factors.moments.n_rows
+    for view, rank in ((view, whitening.rank) for view, whitening in whitenings.items()):
+        if rank == 0:
+            raise ValueError(f"{view!r} does not vary: all its features are constant")
+        if rank >= n - 1 and not ridge:
+            raise ValueError(
+                f"{n} rows are too few for the {rank} dimensions of {view!r}: every "
+                "correlation would be 1; use more rows or CCA(ridge=...)"
+            )
+
+
+def projection_weights(directions: Tensor, cov: Tensor) -> Tensor:
+    """Return the share of a view, shape ``(k,)``, that each variate accounts for.
+
+    Args:
+        directions: Shape ``(d, k)``.
+        cov: Covariance of the view.
+    """
+    share = (directions.T @ cov).abs().sum(dim=1)
+    return share / share.sum()
 
 
 def held_out_correlations(
     aligner: Canonical, factors: Factors, source: View, target: View
 ) -> Tensor:
     """Return the correlations, on other rows, of the variates that ``aligner`` found."""
-    a, b = aligner.x_directions_, aligner.y_directions_
-    joint = (a * (factors.cov(source, target) @ b)).sum(dim=0)
-    spread_x = (a * (factors.cov(source, source) @ a)).sum(dim=0)
-    spread_y = (b * (factors.cov(target, target) @ b)).sum(dim=0)
+    rows = factors.pair(source, target)
+    return variate_correlations(aligner.x_directions_, aligner.y_directions_, rows)
+
+
+def variate_correlations(a: Tensor, b: Tensor, rows: PairMoments) -> Tensor:
+    """Return the correlations of ``x @ a`` with ``y @ b``, column by column, shape ``(k,)``."""
+    joint = (a * (rows.cov_xy @ b)).sum(dim=0)
+    spread_x = (a * (rows.cov_xx @ a)).sum(dim=0)
+    spread_y = (b * (rows.cov_yy @ b)).sum(dim=0)
     spread = (spread_x.clamp_min(0) * spread_y.clamp_min(0)).sqrt()
     # A variate that does not vary on these rows correlates with nothing.
     return torch.where(spread > 0, joint / spread, 0.0).clamp(-1, 1)

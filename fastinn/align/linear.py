@@ -1,18 +1,19 @@
 """Least squares and ridge regression, the ridge chosen on validation rows."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal, Self
 
+import torch
 from torch import Tensor
 
 from fastinn import _checks
 from fastinn._types import Array, View
-from fastinn.align.moment import Factors, MomentAligner, paired_moments, squared_error
+from fastinn.align._pair_moments import PairMoments
+from fastinn.align.moment import Factors, MomentAligner, paired_moments
 from fastinn.moments import Moments
 from fastinn.ops.whiten import Whitening
 
-_CANDIDATES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 class LinearMap(MomentAligner):
@@ -86,30 +87,65 @@ class LinearMap(MomentAligner):
     def _solve(
         self, factors: Factors, source: View, target: View, validation: Factors | None = None
     ) -> None:
-        solve = partial(_ridge_weight, factors.whitening(source), factors.cov(source, target))
-
-        def error(ridge: float) -> float:
-            if validation is None:
-                raise ValueError(
-                    "ridge names several candidates: pass validation= to choose on, or one number"
-                )
-            means = self.x_mean_, self.y_mean_
-            return squared_error(validation, source, target, solve(ridge), means)
-
+        x, fit = factors.whitening(source), factors.pair(source, target)
         candidates = _candidates(self.ridge)
-        self.ridge_ = candidates[0] if len(candidates) == 1 else min(candidates, key=error)
-        self.weight_ = solve(self.ridge_)
+        if len(candidates) == 1:
+            ridge = torch.tensor(candidates[0], dtype=torch.float64)
+        elif validation is not None:
+            ridge = best_ridge(x, fit, validation.pair(source, target), candidates)
+        else:
+            raise ValueError(
+                "ridge names several candidates: pass validation= to choose on, or one number"
+            )
+        self.ridge_ = float(ridge)
+        self.weight_ = ridge_weight(x, fit, ridge)
 
 
-def _ridge_weight(x: Whitening, cov_xy: Tensor, ridge: float) -> Tensor:
-    shrinkage = x.eigenvalues / (x.eigenvalues + ridge)
-    return (x.whitener * shrinkage) @ (x.whitener.T @ cov_xy)
+def ridge_weight(x: Whitening, fit: PairMoments, ridge: Tensor) -> Tensor:
+    """Solve ridge regression of one pair or several.
+
+    Args:
+        x: Whitening of the source, without a ridge.
+        fit: Moments of the rows to fit on.
+        ridge: In units of each feature's variance, shape ``(...)``.
+
+    Returns:
+        Shape ``(..., d_x, d_y)``.
+    """
+    shrinkage = _shrinkage(x, ridge[..., None])[..., 0, :]
+    return (x.whitener * shrinkage[..., None, :]) @ (x.whitener.mT @ fit.cov_xy)
+
+
+def best_ridge(
+    x: Whitening, fit: PairMoments, validation: PairMoments, candidates: Sequence[float]
+) -> Tensor:
+    """Return the candidate of least error on validation rows, shape ``(...)``.
+
+    In the coordinates that diagonalise the covariance of the source, the error is a quadratic
+    function of the shrinkage, so that five products serve all candidates.
+    """
+    ridges = torch.tensor(candidates, dtype=torch.float64, device=x.whitener.device)
+    shrinkage = _shrinkage(x, ridges)
+    target = x.whitener.mT @ fit.cov_xy
+    spread = x.whitener.mT @ validation.cov_xx @ x.whitener
+    squares = ((shrinkage @ (spread * (target @ target.mT))) * shrinkage).sum(dim=-1)
+    joint = (target * (x.whitener.mT @ validation.cov_xy)).sum(dim=-1)
+    moved = ((validation.mean_x - fit.mean_x)[..., None, :] @ x.whitener) * shrinkage @ target
+    shift = moved + (fit.mean_y - validation.mean_y)[..., None, :]
+    errors = squares - 2 * (shrinkage @ joint[..., None])[..., 0] + shift.square().sum(dim=-1)
+    return ridges[errors.argmin(dim=-1)]
+
+
+def _shrinkage(x: Whitening, ridges: Tensor) -> Tensor:
+    """Return by how much ``k`` ridges shrink each direction, shape ``(..., k, r)``."""
+    eigenvalues = x.eigenvalues[..., None, :]
+    return eigenvalues / (eigenvalues + ridges.to(eigenvalues.device)[..., None])
 
 
 def _candidates(ridge: float | Sequence[float] | str) -> list[float]:
     if isinstance(ridge, str):
         _checks.one_of(ridge, ("validation",), "ridge")
-        return list(_CANDIDATES)
+        return list(RIDGES)
     candidates = [float(r) for r in (ridge if isinstance(ridge, Sequence) else [ridge])]
     if not candidates or min(candidates) < 0:
         raise ValueError(f"ridge is {ridge!r}, expected 0 or more, or several such numbers")

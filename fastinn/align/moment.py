@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fastinn import _checks
 from fastinn._arrays import as_tensor
-from fastinn._types import Array, View
+from fastinn._types import Array, Precision, View
+from fastinn.align._pair_moments import PairMoments
 from fastinn.align.base import Aligner, Bijection
 from fastinn.moments import Moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
@@ -55,6 +56,11 @@ class Factors:
         """Return the covariance of two views, shape ``(d_a, d_b)``, float64."""
         return self._cov(a, b)
 
+    def pair(self, a: View, b: View) -> PairMoments:
+        """Return the moments of the views ``a`` as ``x`` and ``b`` as ``y``."""
+        own = self.cov(a, a), self.cov(b, b)
+        return PairMoments(self.mean(a), self.mean(b), *own, self.cov(a, b))
+
     def whitening(
         self, view: View, *, ridge: float = 0.0, variance: float | None = None
     ) -> Whitening:
@@ -85,14 +91,18 @@ class Factors:
             return whiten(cov, ridge=ridge, threshold=threshold)
         return principal_whiten(cov, variance=variance, threshold=threshold)
 
+    def correlations(self, a: View, b: View, *, ridge: float = 0.0) -> Tensor:
+        """Return all canonical correlations of two views, descending, without their variates."""
+        return torch.linalg.svdvals(self._whitened_cov(a, b, ridge, None)).clamp(max=1)
+
+    def _whitened_cov(self, a: View, b: View, ridge: float, variance: float | None) -> Tensor:
+        left, right = (self.whitening(view, ridge=ridge, variance=variance) for view in (a, b))
+        return left.whitener.T @ self.cov(a, b) @ right.whitener
+
     def _compute_svd(
         self, a: View, b: View, whitened: bool, ridge: float, variance: float | None
     ) -> Spectrum:
-        cov = self.cov(a, b)
-        if whitened:
-            left = self.whitening(a, ridge=ridge, variance=variance).whitener
-            right = self.whitening(b, ridge=ridge, variance=variance).whitener
-            cov = left.T @ cov @ right
+        cov = self._whitened_cov(a, b, ridge, variance) if whitened else self.cov(a, b)
         u, values, vh = torch.linalg.svd(cov, full_matrices=False)
         return Spectrum(u, values, vh.T)
 
@@ -189,11 +199,11 @@ class MomentBijection(MomentAligner, Bijection):
         return _affine(y, self.y_mean_, self.inverse_weight_, self.x_mean_)
 
 
-def paired_moments(X: Array, Y: Array) -> Moments:
-    """Return the moments of rows ``X`` and ``Y``, as views of these names, in float64."""
+def paired_moments(X: Array, Y: Array, precision: Precision = "exact") -> Moments:
+    """Return the moments of rows ``X`` and ``Y``, as views of these names."""
     x, y = _checks.paired(X, Y, ("X", "Y"))
     widths = {"X": x.shape[1], "Y": y.shape[1]}
-    return Moments(widths, precision="exact").update({"X": x, "Y": y})
+    return Moments(widths, precision=precision).update({"X": x, "Y": y})
 
 
 def squared_error(
@@ -212,12 +222,7 @@ def squared_error(
         weight: Shape ``(d_source, d_target)``.
         means: What the map subtracts from source rows and adds to the result.
     """
-    factors = Factors.of(moments)
-    cov_xx, cov_xy = factors.cov(source, source), factors.cov(source, target)
-    shift = (factors.mean(source) - means[0]) @ weight + means[1] - factors.mean(target)
-    centred = factors.cov(target, target).trace() + (weight * (cov_xx @ weight - 2 * cov_xy)).sum()
-    # Rounding can take the error of an exact map below zero.
-    return max(0.0, float(centred + shift.square().sum()))
+    return float(Factors.of(moments).pair(source, target).squared_error(weight, means))
 
 
 def _affine(rows: Tensor, mean: Tensor, weight: Tensor, new_mean: Tensor) -> Tensor:

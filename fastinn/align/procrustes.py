@@ -40,9 +40,14 @@ class Procrustes(MomentBijection):
     def _best_scale(self, values: Tensor, cov: Tensor, source: View, target: View) -> float:
         if not self.scale:
             return 1.0
-        if not values.sum() > 0:
-            raise ValueError(
-                f"{source!r} and {target!r} have no covariance, so the best scale is 0 and has no "
-                "inverse; check the pairing or use Procrustes(scale=False)"
-            )
+        check_covariance(values.sum(), source, target)
         return float(values.sum() / cov.trace())
+
+
+def check_covariance(nuclear_norm: Tensor, source: View, target: View) -> None:
+    """Raise ``ValueError`` unless the covariance of two views, of this norm, is more than zero."""
+    if not nuclear_norm > 0:
+        raise ValueError(
+            f"{source!r} and {target!r} have no covariance, so the best scale is 0 and has no "
+            "inverse; check the pairing or use Procrustes(scale=False)"
+        )

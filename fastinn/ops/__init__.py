@@ -8,12 +8,14 @@ from fastinn.ops.coupling_mlp import (
     coupling_mlp_inverse,
     coupling_mlp_vjp,
 )
+from fastinn.ops.polar import Polar, polar
 from fastinn.ops.second_moments import second_moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
 
 __all__ = [
     "BackendUnavailableError",
     "CouplingGradients",
+    "Polar",
     "Whitening",
     "affine_coupling",
     "affine_coupling_inverse",
@@ -21,6 +23,7 @@ __all__ = [
     "coupling_mlp",
     "coupling_mlp_inverse",
     "coupling_mlp_vjp",
+    "polar",
     "principal_whiten",
     "second_moments",
     "use_backend",

@@ -16,12 +16,12 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from tqdm import tqdm
 
-from fastinn.align import CCA, INN, PWCCA, SVCCA, LinearMap, MLPMap, Procrustes
+from fastinn.align import CCA, INN, PWCCA, SVCCA, MLPMap, PairScores, all_pairs
 from fastinn.align.moment import Factors
 from fastinn.embed import Corpus, Encoder, stream
 from fastinn.embed.corpus import SPLITS, Split
 from fastinn.metrics import (
-    evaluate_moments,
+    error_scores,
     linear_cka_moments,
     prediction_scores,
     round_trip_error,
@@ -37,6 +37,17 @@ Network = TypeVar("Network", INN, MLPMap)
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
 _SAVE_EVERY_SECONDS = 10
+
+# Solved together: enough to share products, few enough to keep progress visible.
+_CELLS_AT_ONCE = 16
+
+_LINEAR_MAPS = {
+    "Procrustes": "Procrustes",
+    "CCA map": "CCA",
+    "least squares": "least squares",
+    "ridge": "ridge",
+}
+"""What the results call each method of :func:`fastinn.align.all_pairs`."""
 
 
 @dataclass
@@ -120,8 +131,7 @@ def _parts(
     """Yield the parts of the results, cheap ones first."""
     linear = _Linear(passes)
     cells = list(_cells(encoders, how.cells))
-    for cell in tqdm(cells, "linear maps", unit=" cells", disable=None):
-        yield {"scores": linear.scores(*cell), "similarities": linear.similarities(*cell)}
+    yield from tqdm(linear.cells(cells), "linear maps", len(cells), unit=" cells", disable=None)
     if networks:
         yield {
             "spectra": [linear.spectrum(*pair) for pair in networks],
@@ -152,48 +162,60 @@ class _Linear:
         self._null = Factors(self.passes["train"].null)
         self._null_test = Factors(self.passes["test"].null)
 
-    def scores(self, a: View, b: View) -> list[Record]:
+    def cells(self, cells: Sequence[Pair]) -> Iterator[Results]:
+        """Yield the scores and similarities of each cell; neighbours are solved together."""
+        for start in range(0, len(cells), _CELLS_AT_ONCE):
+            together = cells[start : start + _CELLS_AT_ONCE]
+            found = all_pairs(
+                self._train, together, test=self._test, validation=self._validation, spectra=True
+            )
+            for place, (a, b) in enumerate(together):
+                yield {
+                    "scores": self._scores(found, place, a, b),
+                    "similarities": self._similarities(found, place, a, b),
+                }
+
+    def _scores(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
         """Score each map both ways: bijections by their inverse, others by a second map."""
         records = []
-        for name, bijection in {"Procrustes": Procrustes(), "CCA map": CCA()}.items():
-            bijection.from_moments(self._train, a, b)
-            for source, target, inverse in ((a, b, False), (b, a, True)):
-                scores = evaluate_moments(bijection, self._test, a, b, inverse=inverse)
-                records.append(_record(name, source, target, scores, inverse))
-        for source, target in ((a, b), (b, a)):
-            least_squares = LinearMap().from_moments(self._train, source, target)
-            ridge = LinearMap(ridge="validation").from_moments(
-                self._train, source, target, validation=self._validation
-            )
-            for name, fitted in {"least squares": least_squares, "ridge": ridge}.items():
-                scores = evaluate_moments(fitted, self._test, source, target)
-                records.append(_record(name, source, target, scores))
+        for name, method in _LINEAR_MAPS.items():
+            one_map = method in ("Procrustes", "CCA")
+            for way, (source, target) in enumerate(((a, b), (b, a))):
+                error, variance = found.error[method][place, way], found.variance[place, way]
+                width = self._test.moments.n_features[target]
+                scores = error_scores(float(error), float(variance), width)
+                records.append(_record(name, source, target, scores, inverse=one_map and way == 1))
         return records
 
-    def similarities(self, a: View, b: View) -> list[Record]:
+    def _similarities(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
         """Correlate held-out variates; on same-layer cells beside those of mispaired rows."""
-        records = []
+        variates = found.spectrum[place]
+        svcca = SVCCA().from_moments(self._train, a, b)
+        values = {
+            "mean CCA": float(variates.held_out.mean()),
+            "SVCCA": similarity_moments(svcca, self._test, a, b),
+            "PWCCA": float(variates.weights @ variates.held_out),
+            "linear CKA": float(found.linear_cka[place]),
+        }
+        nulls = self._nulls(a, b) if a[1] == b[1] else dict.fromkeys(values)
+        return [_similarity(name, a, b, value, nulls[name]) for name, value in values.items()]
+
+    def _nulls(self, a: View, b: View) -> dict[str, float | None]:
+        """Return the similarities of mispaired rows."""
+        nulls: dict[str, float | None] = {}
         for name, aligner in {"mean CCA": CCA(), "SVCCA": SVCCA(), "PWCCA": PWCCA()}.items():
-            value = similarity_moments(aligner.from_moments(self._train, a, b), self._test, a, b)
-            null = None
-            if a[1] == b[1]:
-                aligner.from_moments(self._null, a, b)
-                null = similarity_moments(aligner, self._null_test, a, b)
-            records.append(_similarity(name, a, b, value, null))
-        null = linear_cka_moments(self._null_test, a, b) if a[1] == b[1] else None
-        return [
-            *records,
-            _similarity("linear CKA", a, b, linear_cka_moments(self._test, a, b), null),
-        ]
+            aligner.from_moments(self._null, a, b)
+            nulls[name] = similarity_moments(aligner, self._null_test, a, b)
+        return nulls | {"linear CKA": linear_cka_moments(self._null_test, a, b)}
 
     def spectrum(self, a: View, b: View) -> Record:
         """Return all canonical correlations of a pair at one layer, on the training rows."""
-        correlations = CCA().from_moments(self._train, a, b).correlations_
+        correlations = self._train.correlations(a, b)
         return {"a": a[0], "b": b[0], "layer": a[1], "correlations": correlations.tolist()}
 
     def null_band(self, pairs: Sequence[Pair]) -> Record:
         """Return the range of the spectra of mispaired rows, index by index, over ``pairs``."""
-        spectra = [CCA().from_moments(self._null, a, b).correlations_ for a, b in pairs]
+        spectra = [self._null.correlations(a, b) for a, b in pairs]
         shortest = min(map(len, spectra))
         stacked = torch.stack([spectrum[:shortest] for spectrum in spectra])
         return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
