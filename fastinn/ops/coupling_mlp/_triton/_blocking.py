@@ -11,7 +11,7 @@ data gradients, of hidden and of kept features."""
 PADDING = 64
 """Columns that activations are padded to: a multiple of every inner tile."""
 
-_CHUNK_ELEMENTS = 2**26
+_CHUNK_ELEMENTS = 2**25
 _CHUNK_ROWS = 8192
 _SPLIT_ROWS = 1024
 

@@ -48,7 +48,8 @@ def transform_chunk(
 ) -> None:
     """Compute one chunk, all of whose hidden activations lie in memory."""
     stays, _ = halves(rows.shape[1], layer.kept)
-    log_scale, *hidden = saved or [None] * len(operands)
+    kept: list[Tensor | None] = [*saved] or [None] * len(operands)
+    log_scale, *hidden = kept
     x = Side(rows[:, stays], 0)
     for weight, bias, pre_activation in zip(operands[:-1], biases[:-1], hidden, strict=True):
         x = _hidden(layer, networks, x, weight, bias, pre_activation)
