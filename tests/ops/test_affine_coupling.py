@@ -106,7 +106,7 @@ def test_many_rows(kernel, inverse):
 def test_large_outputs_have_the_same_bits(kernel, inverse):
     # 34 MB: written past the cache, with rows that start at any alignment. Interpreted, see above.
     interpreted = kernel == ("triton", "cpu")
-    tensors = inputs((1_000 if interpreted else 66_000, 129), torch.float32, kernel.device)
+    tensors = inputs((70 if interpreted else 66_000, 129), torch.float32, kernel.device)
     weights = [tensors[0], tensors[0][:, 0]]
 
     def run(rows):
@@ -117,7 +117,7 @@ def test_large_outputs_have_the_same_bits(kernel, inverse):
         return values_and_gradients(op, *some, 1.3)
 
     whole = run(slice(None))
-    for rows in (slice(0, 65), slice(-65, None)):
+    for rows in (slice(0, 5), slice(-5, None)):
         assert all(torch.equal(a[rows], b) for a, b in zip(whole, run(rows), strict=True))
 
 
