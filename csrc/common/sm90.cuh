@@ -82,6 +82,12 @@ __device__ __forceinline__ void async_proxy_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// Reads global memory that nobody writes while the kernel runs: other writes do not hold it up.
+template <typename T>
+__device__ __forceinline__ T load_unchanging(const T* at) {
+  return __ldg(at);
+}
+
 // --- Within a warpgroup.
 
 // Named barrier `id` (0 is __syncthreads()) of the 128 threads of a warpgroup.

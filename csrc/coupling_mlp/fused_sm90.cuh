@@ -133,10 +133,10 @@ template <bool pairs>
 __device__ float2 load_two(const float* at, int step, int left) {
   float2 two = make_float2(0.0f, 0.0f);
   if constexpr (pairs) {
-    if (left > 0) two = *reinterpret_cast<const float2*>(at);
+    if (left > 0) two = load_unchanging(reinterpret_cast<const float2*>(at));
   } else {
-    if (left > 0) two.x = at[0];
-    if (left > 1) two.y = at[step];
+    if (left > 0) two.x = load_unchanging(at);
+    if (left > 1) two.y = load_unchanging(at + step);
   }
   return two;
 }
@@ -162,7 +162,7 @@ struct Consumer {
   static constexpr int kSumsOfPart = kSums / kParts;
   // Loads in flight together: rows of kept features, groups of 8 moved columns.
   static constexpr int kKeptBatch = 16;
-  static constexpr int kMovedBatch = width > 256 ? 4 : 8;
+  static constexpr int kMovedBatch = width > 256 ? 2 : width > 128 ? 4 : 8;
 
   const FusedCoupling& op;
   const Shared shared;
@@ -264,7 +264,7 @@ struct Consumer {
 
   // Two neighbouring sums of this thread, whose biases are among the eight at `bias`.
   __device__ float2 with_bias(const float* sums, const float* bias) const {
-    const float2 two = reinterpret_cast<const float2*>(bias)[lane % 4];
+    const float2 two = load_unchanging(reinterpret_cast<const float2*>(bias) + lane % 4);
     return make_float2(sums[0] + two.x, sums[1] + two.y);
   }
 
@@ -273,14 +273,14 @@ struct Consumer {
     float log;  // of the scale
   };
 
+  template <bool clamped>
   __device__ Coupled couple_one(float moved, float shift, float log_scale) const {
-    // c tanh(s / c), in the form that saturates for large |s|
-    const float log =
-        op.clamp > 0.0f
-            ? fmaf(-2.0f * op.clamp,
-                   reciprocal_approx(1.0f + exp2_approx(op.two_log2e_over_clamp * log_scale)),
-                   op.clamp)
-            : log_scale;
+    float log = log_scale;
+    if constexpr (clamped) {
+      // c tanh(s / c), in the form that saturates for large |s|
+      const float grown = exp2_approx(op.two_log2e_over_clamp * log_scale);
+      log = fmaf(-2.0f * op.clamp, reciprocal_approx(1.0f + grown), op.clamp);
+    }
     const float gain = exp2_approx(kLog2E * log) + op.eps;
     const float result = direction == Direction::forward
                              ? fmaf(moved, gain, shift)
@@ -290,7 +290,7 @@ struct Consumer {
 
   // Sums of a pass of the last layer, width / 2 shifts and log-scales, and moved features ->
   // output.
-  template <bool pairs>
+  template <bool pairs, bool clamped>
   __device__ void couple(int64_t tile, int pass, const Sums& sums, const float* bias,
                          float (&log_det)[2]) const {
     const int step = pairs ? 1 : op.moved.step;
@@ -300,9 +300,10 @@ struct Consumer {
     const int64_t eight_rows = 8 * op.n_features;
     const float* input = op.input + offset;
     float* output = op.output + offset;
-    const auto left = [&](int i, int j) {
-      return row + 8 * i < op.n_samples ? op.moved.n - first_column - 8 * j : 0;
-    };
+    const int of_row = op.moved.n - first_column;
+    const int left_of_rows[] = {row < op.n_samples ? of_row : 0,
+                                row + 8 < op.n_samples ? of_row : 0};
+    const auto left = [&](int i, int j) { return left_of_rows[i] - 8 * j; };
 #pragma unroll
     for (int batch = 0; batch < width / 16; batch += kMovedBatch) {
       float2 moved[kMovedBatch][2];
@@ -317,8 +318,8 @@ struct Consumer {
         const float2 shift = with_bias(sums + 4 * j + 2 * i, bias + 8 * j);
         const float2 log_scale =
             with_bias(sums + kSums / 2 + 4 * j + 2 * i, bias + width / 2 + 8 * j);
-        const Coupled x = couple_one(moved[k / 2][i].x, shift.x, log_scale.x);
-        const Coupled y = couple_one(moved[k / 2][i].y, shift.y, log_scale.y);
+        const Coupled x = couple_one<clamped>(moved[k / 2][i].x, shift.x, log_scale.x);
+        const Coupled y = couple_one<clamped>(moved[k / 2][i].y, shift.y, log_scale.y);
         store_two<pairs>(output + i * eight_rows + 8 * j * step, step, left(i, j),
                          make_float2(x.result, y.result));
         if (left(i, j) > 0) log_det[i] += x.log;
@@ -360,8 +361,12 @@ struct Consumer {
     for (int pass = 0; pass < op.plan.n_chunks; ++pass, bias += width) {
       Sums sums;
       multiply(sums, op.plan.k_slabs[op.plan.n_hidden]);
-      op.pairs ? couple<true>(tile, pass, sums, bias, log_det)
-               : couple<false>(tile, pass, sums, bias, log_det);
+      if (op.clamp > 0.0f)
+        op.pairs ? couple<true, true>(tile, pass, sums, bias, log_det)
+                 : couple<false, true>(tile, pass, sums, bias, log_det);
+      else
+        op.pairs ? couple<true, false>(tile, pass, sums, bias, log_det)
+                 : couple<false, false>(tile, pass, sums, bias, log_det);
     }
     store_log_det(tile, log_det);
   }

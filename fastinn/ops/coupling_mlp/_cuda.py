@@ -10,7 +10,7 @@ from torch import Tensor
 from fastinn.ops.coupling_mlp import _cuda_fused, _native
 from fastinn.ops.coupling_mlp._layer import Layer
 from fastinn.ops.coupling_mlp._network import blocks, rows_of_block
-from fastinn.ops.coupling_mlp._op import empty_outputs
+from fastinn.ops.coupling_mlp._op import empty_saved
 
 
 def transform(
@@ -69,7 +69,7 @@ def recover(
 ) -> list[Tensor]:
     """Write the input whose output is ``known``; return what the backward pass reads."""
     back = layer._replace(inverse=not layer.inverse)
-    _, log_det, saved = empty_outputs(known, weights, biases, *back, True)
+    log_det, saved = known.new_empty(len(known)), empty_saved(layer, known, weights)
     _native.transform(back, known, weights, biases, rows, log_det, saved)
     if _cuda_fused.supports(layer, known, weights):
         _cuda_fused.transform(back, known, weights, biases, rows, log_det)

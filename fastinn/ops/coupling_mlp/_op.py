@@ -29,11 +29,12 @@ def empty_outputs(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Allocate the transformed rows, their log-determinant and what the backward pass reads."""
     layer, store = Layer(*options[:_N_OPTIONS]), options[_N_OPTIONS]
-    saved = _empty_saved(layer, rows, weights) if store else []
+    saved = empty_saved(layer, rows, weights) if store else []
     return rows.new_empty(rows.shape), rows.new_empty(len(rows)), saved
 
 
-def _empty_saved(layer: Layer, rows: Tensor, weights: list[Tensor]) -> list[Tensor]:
+def empty_saved(layer: Layer, rows: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """Allocate the log-scale and the pre-activations of every hidden layer."""
     n_samples, n_features = rows.shape
     _, moves = halves(n_features, layer.kept)
     n_moved = len(range(n_features)[moves])

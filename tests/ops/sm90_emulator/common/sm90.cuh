@@ -237,6 +237,11 @@ inline void bulk_prefetch(const void* from, uint32_t bytes) {
   for (uint32_t i = 0; i < bytes; i += 16) sum = sum + static_cast<const char*>(from)[i];
 }
 
+template <typename T>
+T load_unchanging(const T* at) {
+  return *at;
+}
+
 inline void land_a_copy() {
   auto& copies = block->copies;
   std::swap(copies[block->random() % copies.size()], copies.back());
