@@ -49,6 +49,7 @@ def frozen():
 
 FLOWS = {
     "couplings": couplings,
+    "couplings by the reference": lambda: couplings(n=2, backend="reference"),
     "even and odd": lambda: [AffineCoupling(D, kept=kept) for kept in ("even", "odd")],
     "learned first": lambda: [InvertibleLinear(D), *couplings()],
     "learned in between": lambda: [*couplings(n=2), InvertibleLinear(D), *couplings(n=2)],
