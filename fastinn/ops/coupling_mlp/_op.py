@@ -87,28 +87,55 @@ def _differentiate(
     return outputs
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    rows, weights, biases, *options, store, backend = inputs
-    out, _, saved = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*saved)
-    known = rows if store and not Layer(*options).inverse else out
-    ctx.n_layers, ctx.options = len(weights), (*options, backend)
-    ctx.save_for_backward(known, *weights, *biases, *saved)
+class _Differentiable(torch.autograd.Function):
+    """The op on flat arguments: ``register_autograd`` would walk the lists of tensors as trees."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, n_layers: int, options: tuple[Any, ...], rows: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        weights, biases = parameters[:n_layers], parameters[n_layers:]
+        with torch._C._AutoDispatchBelowAutograd():
+            out, log_det, saved = forward(rows, weights, biases, *options)
+        *layer, store, backend = options
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*saved)
+        known = rows if store and not Layer(*layer).inverse else out
+        ctx.n_layers, ctx.options = n_layers, (*layer, backend)
+        ctx.save_for_backward(known, *parameters, *saved)
+        return out, log_det, *saved
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_out: Tensor | None, grad_log_det: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        known, *tensors = ctx.saved_tensors
+        n = ctx.n_layers
+        if grad_out is None:
+            grad_out = known.new_zeros(1, 1).expand(known.shape)
+        if grad_log_det is None:
+            grad_log_det = known.new_zeros(1).expand(len(known))
+        _, grad_rows, grad_weights, grad_biases = backward(
+            grad_out,
+            grad_log_det,
+            known,
+            tensors[:n],
+            tensors[n : 2 * n],
+            tensors[2 * n :],
+            *ctx.options,
+        )
+        return None, None, grad_rows, *grad_weights, *grad_biases
 
 
-def _backward(
-    ctx: Any, grad_out: Tensor | None, grad_log_det: Tensor | None, _: Any
-) -> tuple[Any, ...]:
-    known, *tensors = ctx.saved_tensors
-    n = ctx.n_layers
-    weights, biases, saved = tensors[:n], tensors[n : 2 * n], tensors[2 * n :]
-    if grad_out is None:
-        grad_out = known.new_zeros(1, 1).expand(known.shape)
-    if grad_log_det is None:
-        grad_log_det = known.new_zeros(1).expand(len(known))
-    _, *gradients = backward(grad_out, grad_log_det, known, weights, biases, saved, *ctx.options)
-    return (*gradients, *[None] * (_N_OPTIONS + 2))
+def _differentiable(
+    rows: Tensor, weights: list[Tensor], biases: list[Tensor], *options: Any
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    tensors = (rows, *weights, *biases)
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        with torch._C._AutoDispatchBelowAutograd():
+            return forward(rows, weights, biases, *options)
+    out, log_det, *saved = _Differentiable.apply(len(weights), options, *tensors)
+    return out, log_det, saved
 
 
 def _backward_twice(ctx: Any, *_: Any) -> None:
@@ -131,9 +158,7 @@ for _device in ("CPU", "CUDA"):
     _LIBRARY.impl("coupling_mlp_backward", _differentiate, _device)
 torch.library.register_fake("fastinn::coupling_mlp", empty_outputs, lib=_LIBRARY)
 torch.library.register_fake("fastinn::coupling_mlp_backward", empty_gradients, lib=_LIBRARY)
-torch.library.register_autograd(
-    "fastinn::coupling_mlp", _backward, setup_context=_save, lib=_LIBRARY
-)
+_LIBRARY.impl("coupling_mlp", _differentiable, "Autograd")
 torch.library.register_autograd("fastinn::coupling_mlp_backward", _backward_twice, lib=_LIBRARY)
 
 forward = torch.ops.fastinn.coupling_mlp.default
