@@ -157,7 +157,9 @@ def test_no_rows_give_zero_gradients():
 def test_drift_is_bounded_by_the_checkpoints(precision):
     """Eight couplings in float32, all of whose inputs are recovered from the output of the last."""
     stored, recomputing = twins(
-        lambda: couplings(16, n=8, hidden=64, precision=precision), torch.float32, checkpoint_every=8
+        lambda: couplings(16, n=8, hidden=64, precision=precision),
+        torch.float32,
+        checkpoint_every=8,
     )
     found, expected = (gradients(flow, n=200, d=16) for flow in (recomputing, stored))
     assert_same(found, expected, RECOMPUTED[precision])
