@@ -1,5 +1,7 @@
 """What a spawned rank runs; a module of its own, so that the new process can import it."""
 
+import gc
+
 import torch
 from safetensors.torch import save_file
 
@@ -35,8 +37,14 @@ def train_and_save(rank, folder, flow, batches):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=len(batches)
     )
-    model = torch.nn.parallel.DistributedDataParallel(TwoWay(flow))
-    model(*batches[rank]).backward()
-    gradients = {name: p.grad for name, p in model.module.named_parameters()}
-    save_file(gradients, f"{folder}/{rank}.safetensors")
+    save_file(distributed_gradients(flow, batches[rank]), f"{folder}/{rank}.safetensors")
+    # The process group must not end with the model, whose end holds the interpreter's lock while
+    # the group's threads wait for it.
+    gc.collect()
     torch.distributed.destroy_process_group()
+
+
+def distributed_gradients(flow, batch):
+    model = torch.nn.parallel.DistributedDataParallel(TwoWay(flow))
+    model(*batch).backward()
+    return {name: parameter.grad for name, parameter in model.module.named_parameters()}

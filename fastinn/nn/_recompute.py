@@ -111,7 +111,7 @@ def _differentiate(
             parameters, known, out, grad_out, grad_log_det, inverse=inverse
         )
         return found
-    rows = known if known is not None else _function(layer, not inverse)(out)[0]
+    rows = known if known is not None else _call(layer, not inverse, named, out)[0]
     return _by_autograd(layer, inverse, named, rows, grad_out, grad_log_det)
 
 
@@ -127,9 +127,7 @@ def _by_autograd(
     leaves = {k: p.detach().requires_grad_(p.requires_grad) for k, p in named.items()}
     rows = rows.detach().requires_grad_()
     with torch.enable_grad():
-        outputs = functional_call(
-            _Directed(layer, inverse), {f"layer.{k}": leaf for k, leaf in leaves.items()}, (rows,)
-        )
+        outputs = _call(layer, inverse, leaves, rows)
     used = [
         (output, grad)
         for output, grad in zip(outputs, (grad_out, grad_log_det), strict=True)
@@ -144,6 +142,15 @@ def _by_autograd(
     )
     by_name = dict(zip(trained, grads, strict=True))
     return LayerGradients(rows.detach(), grad_rows, [by_name.get(name) for name in leaves])
+
+
+def _call(
+    layer: nn.Module, inverse: bool, named: dict[str, Tensor], rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Apply a layer or its inverse with the given parameters in the place of its own."""
+    parameters = {f"layer.{name}": parameter for name, parameter in named.items()}
+    outputs: tuple[Tensor, Tensor] = functional_call(_Directed(layer, inverse), parameters, (rows,))
+    return outputs
 
 
 class _Directed(nn.Module):

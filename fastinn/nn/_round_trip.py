@@ -96,10 +96,10 @@ class RoundTripGuard:
     def __init__(self, flow: Flow, tolerance: float) -> None:
         self._flow, self._tolerance, self._warned = flow, tolerance, False
 
-    @torch.no_grad()
     def check(self, x: Tensor) -> float:
         """Return the error of the round trip of rows ``x``, shape ``(n, d)``."""
-        error = _error(self._flow.inverse(self._flow(x)[0])[0], x)
+        with torch.no_grad():
+            error = _error(self._flow.inverse(self._flow(x)[0])[0], x)
         if not (error <= self._tolerance or self._warned):
             self._warned = True
             warnings.warn(self._message(error, x), RuntimeWarning, stacklevel=2)
@@ -108,7 +108,7 @@ class RoundTripGuard:
     def _message(self, error: float, x: Tensor) -> str:
         return (
             f"the round trip of the flow is off by {error:.1e}, more than {self._tolerance:.0e}: "
-            f"{round_trip(self._flow, x).worst}; a smaller clamp, a lower lr or "
+            f"{round_trip(self._flow, x).worst}; a lower lr, a smaller clamp of the couplings or "
             'precision="exact" keeps it invertible'
         )
 

@@ -121,6 +121,12 @@ def test_a_perfect_start_is_kept():
     assert inn.score(x, 2 * x.flip(1) + 1) > 1 - 1e-9
 
 
+def test_recomputing_trains_the_same_map(pair, fitted):
+    recomputed = INN(memory="recompute", **QUICK).fit(*pair)
+    assert recomputed.score(*pair) == pytest.approx(fitted.score(*pair), abs=1e-3)
+    assert recomputed.score_inverse(*pair) == pytest.approx(fitted.score_inverse(*pair), abs=1e-3)
+
+
 def test_same_seed_same_bits(pair, fitted):
     again, other = INN(**QUICK).fit(*pair), INN(random_state=1, **QUICK).fit(*pair)
     assert torch.equal(again.transform(pair[0]), fitted.transform(pair[0]))
@@ -261,6 +267,7 @@ def test_large_means_cost_no_digits_in_float64(pair):
         ({"validation": 1.0}, "validation is 1.0, expected a share"),
         ({"n_couplings": -1}, "n_couplings is -1, expected at least 0"),
         ({"precision": "low"}, "precision is 'low', expected one of"),
+        ({"memory": "none"}, "memory is 'none', expected one of"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

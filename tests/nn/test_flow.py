@@ -31,6 +31,9 @@ def flow_of(d, **options):
 LAYERS = {
     "coupling": lambda d: disturbed(AffineCoupling(d).double()),
     "unclamped coupling": lambda d: disturbed(AffineCoupling(d, clamp=None).double()),
+    "coupling that keeps the last": lambda d: disturbed(AffineCoupling(d, kept="last").double()),
+    "coupling that keeps the even": lambda d: disturbed(AffineCoupling(d, kept="even").double()),
+    "coupling that keeps the odd": lambda d: disturbed(AffineCoupling(d, kept="odd").double()),
     "linear": lambda d: disturbed(InvertibleLinear(d).double()),
     "rotation": lambda d: InvertibleLinear(d, orthogonal=True).double(),
     "flow": flow_of,
@@ -123,9 +126,12 @@ def test_flows_compile_without_graph_breaks():
         (lambda: AffineCoupling(1), "d is 1, expected at least 2"),
         (lambda: AffineCoupling(4, activation="sine"), "activation is 'sine', expected one of"),
         (lambda: AffineCoupling(4, precision="low"), "precision is 'low', expected one of"),
+        (lambda: AffineCoupling(4, kept="all"), "kept is 'all', expected one of"),
+        (lambda: AffineCoupling(4, memory="none"), "memory is 'none', expected one of"),
+        (lambda: AffineCoupling(4, n_hidden=4), "n_hidden is 4, expected one of 1, 2, 3"),
         (lambda: InvertibleLinear(4, weight=torch.eye(3)), r"\(3, 3\), expected \(4, 4\)"),
     ],
-    ids=["width", "activation", "precision", "weight"],
+    ids=["width", "activation", "precision", "kept", "memory", "depth", "weight"],
 )
 def test_bad_options_are_named(make, message):
     with pytest.raises(ValueError, match=message):

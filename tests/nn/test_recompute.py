@@ -49,6 +49,7 @@ def frozen():
 
 FLOWS = {
     "couplings": couplings,
+    "couplings by the reference": lambda: couplings(n=2, backend="reference"),
     "even and odd": lambda: [AffineCoupling(D, kept=kept) for kept in ("even", "odd")],
     "learned first": lambda: [InvertibleLinear(D), *couplings()],
     "learned in between": lambda: [*couplings(n=2), InvertibleLinear(D), *couplings(n=2)],
@@ -255,7 +256,8 @@ def test_parameters_changed_before_the_backward_pass_are_an_error():
 
 
 def test_functional_parameters_are_those_of_the_forward_pass():
-    flow = disturbed(Flow(Scaling(D), *couplings(n=1), memory="recompute").double())
+    layers = [Scaling(D), *couplings(n=1), Scaling(D)]
+    flow = disturbed(Flow(*layers, memory="recompute").double())
     values = {k: (2 * p).detach().requires_grad_() for k, p in flow.named_parameters()}
     x = torch.randn(4, D, dtype=torch.float64)
     torch.func.functional_call(flow, values, (x,))[0].square().sum().backward()
