@@ -17,7 +17,10 @@ def direct(x, y, scale):
 def test_equals_direct_computation(square_data, scale):
     x, y, new_x, new_y = square_data
     predicted = Procrustes(scale=scale).fit(x, y).transform(new_x)
-    assert np.abs(predicted - direct(x, y, scale)(new_x)).max() <= MOMENTS * new_y.std()
+    difference = predicted - direct(x, y, scale)(new_x)
+    # Where y has no variance either sign is a best rotation, and rounding decides.
+    u, s, _ = np.linalg.svd(np.cov(y.T))
+    assert np.abs(difference @ u[:, s > 1e-12 * s[0]]).max() <= MOMENTS * new_y.std()
 
 
 @pytest.mark.parametrize("reflect", [1, -1], ids=["rotation", "reflection"])
