@@ -20,3 +20,8 @@ MOMENTS = 1e-8
 
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
+
+# Largest error of a correlation, whatever the mean, the scale and the number of rows. exact: sums
+# in float64; high: float32 sums of at most 512 rows, or split 16-bit products; fast: operands of
+# 8 bits (4e-3), whose errors add up in short sums.
+CORRELATION = {"exact": 1e-12, "high": 2e-6, "fast": 2e-2}

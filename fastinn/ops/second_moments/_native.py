@@ -25,7 +25,7 @@ def accumulate(
 ) -> None:
     """Write the products; see :func:`fastinn.ops.second_moments.reference.accumulate`."""
     dtype = product_dtype(x.dtype, precision)
-    if dtype == torch.float32 and _split.is_fast():
+    if dtype == torch.float32 and _split.is_better(x.shape[1]):
         _split.accumulate(x, y, weight, shift_x, shift_y, precision, out)
         return
     root = (x.new_ones(1) if weight is None else weight).double().sqrt().expand(x.shape[1])

@@ -1,17 +1,22 @@
 """Products of rows split into two bfloat16 parts, for processors with bfloat16 matrix tiles (AMX).
 
-With a = h + l the product is h'h + h'l + l'h + l'l. The last term is left out but on the diagonal
-of symmetric products, where squares add up: it would be most of the error, 4e-6 of a correlation.
+With a = h + l the product is h'h + h'l + l'h + l'l. The last term, which is left out, is rounding
+noise (1e-7 of a correlation) but where two columns are the same: there it is 4e-6. So the diagonal
+of symmetric products is summed apart.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from fastinn._types import Precision
 from fastinn.ops.second_moments.reference import rounded
+
+_Parts: TypeAlias = tuple[Tensor, Tensor | None]
+"""Both parts of some rows, as float32 tensors; the second is ``None`` where it is all zero."""
 
 # float32 sums of more rows than this lose digits that the float64 merge cannot bring back.
 _BLOCK_ROWS = 4096
@@ -20,9 +25,13 @@ _BLOCK_ROWS = 4096
 _BLOCK_COLUMNS = 512
 
 
-def is_fast() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32."""
-    return torch.cpu._is_amx_tile_supported()
+# The rounding of fewer rows does not average out.
+_LEAST_ROWS = 1024
+
+
+def is_better(n_rows: int) -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32, and accurately enough."""
+    return n_rows >= _LEAST_ROWS and torch.cpu._is_amx_tile_supported()
 
 
 def accumulate(
@@ -36,51 +45,47 @@ def accumulate(
 ) -> None:
     """Write the products; see :func:`fastinn.ops.second_moments.reference.accumulate`."""
     out.zero_()
+    squares = x.new_zeros(x.shape[0], x.shape[2], dtype=torch.float64)
     root = None if weight is None else weight.double().sqrt()
     with _bfloat16_products():
         for start in range(0, x.shape[1], _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
             part = None if root is None else root[rows]
-            a = _parts(rounded(x[:, rows], part, shift_x, "high"), precision)
-            b = None if y is None else _parts(rounded(y[:, rows], part, shift_y, "high"), precision)
-            for batch, total in enumerate(out):
-                left = [p[batch] for p in a]
-                if b is None:
-                    _add_symmetric(total, *left)
-                else:
-                    _add_cross(total, left, [p[batch] for p in b])
+            a = rounded(x[:, rows], part, shift_x, precision)
+            if y is None:
+                _add_lower_product(out, *_parts(a))
+                squares += a.double().square().sum(dim=1)
+            else:
+                b = rounded(y[:, rows], part, shift_y, precision)
+                _add_product(out, _parts(a), _parts(b))
     if y is None:
         out.copy_(out.tril() + out.tril(-1).mT)
+        out.diagonal(dim1=1, dim2=2).copy_(squares)
 
 
-def _parts(rows: Tensor, precision: Precision) -> list[Tensor]:
-    """Split into float32 parts that are bfloat16 numbers: two of them, or one if fast."""
+def _parts(rows: Tensor) -> _Parts:
     high = rows.bfloat16().float()
-    return [high] if precision == "fast" else [high, (rows - high).bfloat16().float()]
+    low = (rows - high).bfloat16().float()
+    return high, low if low.any() else None
 
 
-def _add_symmetric(total: Tensor, high: Tensor, *low: Tensor) -> None:
-    """Add the products of the parts with themselves to the lower triangle of ``total``."""
-    for start in range(0, high.shape[1], _BLOCK_COLUMNS):
-        stop = start + _BLOCK_COLUMNS
-        left, right = slice(start, stop), slice(stop)
-        total[left, right] += high[:, left].T @ high[:, right]
-        for part in low:
-            total[left, right] += high[:, left].T @ part[:, right]
-            total[left, right] += part[:, left].T @ high[:, right]
-    for part in low:
-        total.diagonal().add_(part.double().square().sum(dim=0))
+def _add_product(total: Tensor, x: _Parts, y: _Parts) -> None:
+    """Add the products of the parts, but for that of both low parts, to ``total``."""
+    total += x[0].mT @ y[0]
+    if y[1] is not None:
+        total += x[0].mT @ y[1]
+    if x[1] is not None:
+        total += x[1].mT @ y[0]
 
 
-def _add_cross(total: Tensor, x: list[Tensor], y: list[Tensor]) -> None:
-    """Add the products of the parts, but for that of the low parts, to ``total``."""
-    high_x, *low_x = x
-    high_y, *low_y = y
-    total += high_x.T @ high_y
-    for part in low_y:
-        total += high_x.T @ part
-    for part in low_x:
-        total += part.T @ high_y
+def _add_lower_product(total: Tensor, high: Tensor, low: Tensor | None) -> None:
+    """Add the product of the parts with themselves to the lower triangle of ``total``."""
+    for start in range(0, high.shape[2], _BLOCK_COLUMNS):
+        left, right = slice(start, start + _BLOCK_COLUMNS), slice(start + _BLOCK_COLUMNS)
+        x, y = (
+            (high[..., side], None if low is None else low[..., side]) for side in (left, right)
+        )
+        _add_product(total[:, left, right], x, y)
 
 
 @contextmanager

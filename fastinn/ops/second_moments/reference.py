@@ -6,7 +6,7 @@ from torch import Tensor
 from fastinn._types import Precision
 
 # float32 sums of more rows than this lose digits that the float64 merge cannot bring back.
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 512
 
 # Narrower than this a product of matrices loses speed.
 _BLOCK_COLUMNS = 512
