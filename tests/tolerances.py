@@ -55,3 +55,8 @@ SINGULAR_VECTOR = 5e-13
 # R2 of maps made by float32 products: singular vectors turn by 1e-7 over their relative value,
 # 1e-3 here, and R2 on other rows follows to first order.
 R2_HIGH = 1e-4
+
+# Largest error of a correlation, whatever the mean, the scale and the number of rows. exact: sums
+# in float64; high: float32 sums of at most 512 rows, or split 16-bit products; fast: operands of
+# 8 bits (4e-3), whose errors add up in short sums.
+CORRELATION = {"exact": 1e-12, "high": 2e-6, "fast": 2e-2}

@@ -1,12 +1,13 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fastinn import Encoder, stream
 from fastinn.align import CCA, INN, LinearMap
-from fastinn.study import layers
+from fastinn.moments import _storage
 from fastinn.study.layers import Comparison, compare
 
 ONE_WAY = {"least squares", "ridge", "MLP (free)"}
@@ -63,11 +64,11 @@ def test_spectrum_is_beside_its_null(results, encoders, corpus):
     assert found.mean() > max(results["null_band"]["high"])
 
 
-def test_same_layer_similarities_have_a_null(results):
+def test_every_similarity_has_a_null(results):
     for found in results["similarities"]:
-        assert (found["null"] is None) == (found["layer_a"] != found["layer_b"])
-        if found["null"] is not None and found["measure"] == "mean CCA":
+        if found["measure"] == "mean CCA" and found["layer_a"] == found["layer_b"]:
             assert found["value"] > found["null"] + 0.1
+        assert abs(found["null"]) < 0.2 or found["measure"] == "linear CKA"
 
 
 def test_splits_share_no_document(results):
@@ -117,6 +118,18 @@ def test_layer_that_is_not_read_is_refused(seeds, corpus):
 
 
 def test_moments_that_do_not_fit_are_refused_first(encoders, corpus, monkeypatch):
-    monkeypatch.setattr(layers.os, "sysconf", lambda name: 10)
-    with pytest.raises(ValueError, match="compare the same layers only"):
+    monkeypatch.setattr(_storage, "memory_bytes", lambda: 100_000)
+    with pytest.raises(ValueError, match=r"the moments need .* this machine has"):
         compare(encoders, corpus, Comparison())
+
+
+def test_moments_on_disk_give_the_same_scores(encoders, corpus, tmp_path):
+    how = Comparison(cells="same-layer", network_layers=())
+    kept = compare(encoders, corpus, replace(how, storage=tmp_path))
+    assert kept["scores"] == compare(encoders, corpus, how)["scores"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_meet_their_own_document_are_counted(results):
+    assert set(results["corpus"]["null_same_document"]) == {"train", "test"}
+    assert results["corpus"]["null_same_document"]["train"] == 0
