@@ -17,3 +17,8 @@ MOMENTS = 1e-8
 
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
+
+# Error of an entry of a product of rows relative to the norms of both columns. exact: float64 sums.
+# high: float32 sums of a few thousand rows; what a split leaves out is 2^-22 of an entry. fast: one
+# float16 product, entries rounded to 2^-11.
+SECOND_MOMENTS = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
