@@ -5,6 +5,7 @@
 
 #include "affine_coupling/bindings.h"
 #include "common/isa.h"
+#include "second_moments/bindings.h"
 
 namespace py = pybind11;
 
@@ -45,6 +46,11 @@ struct Cpu {
   static void run(const CouplingGradient<T>& op) {
     with_isa(chosen_isa, [&](auto isa) { affine_coupling_backward_cpu<isa, direction>(op); });
   }
+
+  template <typename T>
+  static void run(const SecondMoments& op) {
+    with_isa(chosen_isa, [&](auto isa) { second_moments_cpu<isa, T>(op); });
+  }
 };
 
 }  // namespace
@@ -56,4 +62,5 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("supported_isas", &supported_isas);
   m.def("use_isa", &use_isa);
   bind_affine_coupling<Cpu>(m);
+  bind_second_moments<Cpu>(m);
 }
