@@ -7,6 +7,7 @@
 #include <string>
 
 #include "affine_coupling/bindings.h"
+#include "second_moments/bindings_cuda.h"
 
 namespace py = pybind11;
 
@@ -46,6 +47,13 @@ struct Cuda {
     const DeviceGuard guard(device);
     check(affine_coupling_backward_cuda<direction>(op, pointer<void>(stream)));
   }
+
+  template <typename Op>
+  static void run(int (*step)(panels::Form, const Op&, void*), panels::Form form, const Op& op,
+                  int device, Address stream) {
+    const DeviceGuard guard(device);
+    check(step(form, op, pointer<void>(stream)));
+  }
 };
 
 py::dict build_info() {
@@ -62,4 +70,5 @@ PYBIND11_MODULE(_cuda, m) {
   using namespace fastinn;
   m.def("build_info", &build_info);
   bind_affine_coupling<Cuda, int, Address>(m);
+  bind_panels<Cuda>(m);
 }

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "second_moments/second_moments.h"
+
 #if defined(__CUDACC__)
 #define FASTINN_HOST_DEVICE __host__ __device__ inline
 #else
@@ -45,13 +47,10 @@ constexpr int kRealTile = 64;
 
 // --- The steps.
 
-template <typename T>
 struct Stage {
-  const T* data;  // (layers, n_rows, n_features); strides count elements
-  int64_t layer_stride, row_stride, column_stride;
-  const double* shift;  // (layers, n_features), contiguous; nullptr: zeros
-  const double* root;   // of the weight of each row; nullptr: ones
-  int64_t n_layers, n_rows, n_features;
+  int64_t n_layers, n_rows;
+  Rows source;
+  const double* root;  // of the weight of each row; nullptr: ones
   int64_t rows, columns, panel;  // staged rows and features, and rows of a panel
   char* high;
   char* low;      // nullptr unless split
@@ -112,8 +111,7 @@ FASTINN_HOST_DEVICE Work work_at(const Products& op, int64_t index, int step_row
 }
 
 // Launch on the current device; they return a cudaError_t.
-template <typename T>
-int stage(Form form, const Stage<T>& op, void* stream);
+int stage(Form form, const Stage& op, void* stream);
 int multiply(Form form, const Products& op, void* stream);
 int merge(Form form, const Merge& op, void* stream);
 

@@ -2,8 +2,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <type_traits>
-
 #include "second_moments/panels.h"
 #include "second_moments/products_sm80.cuh"
 #include "second_moments/products_sm90.cuh"
@@ -44,12 +42,15 @@ struct Column {
   double shift;
   int64_t row_stride, n_rows;
 
-  __device__ Column(const Stage<T>& op, int64_t layer, int64_t feature)
-      : data(op.data + layer * op.layer_stride + feature * op.column_stride),
+  __device__ Column(const Stage& op, int64_t layer, int64_t feature)
+      : data(static_cast<const T*>(op.source.data) + layer * op.source.batch_stride +
+             feature * op.source.column_stride),
         root(op.root),
-        shift(op.shift && feature < op.n_features ? op.shift[layer * op.n_features + feature] : 0),
-        row_stride(op.row_stride),
-        n_rows(feature < op.n_features ? op.n_rows : 0) {}
+        shift(0),
+        row_stride(op.source.row_stride),
+        n_rows(feature < op.source.n_features ? op.n_rows : 0) {
+    if (op.source.shift && n_rows > 0) shift = op.source.shift[layer * op.source.n_features + feature];
+  }
 
   // In float64, where any mean leaves without a trace; 0 outside.
   __device__ double operator[](int64_t row) const {
@@ -90,7 +91,7 @@ __device__ void store_chunk(char* high, char* low, const double (&x)[kChunkRows]
 
 template <Form form, typename T>
 __global__ void __launch_bounds__(kStageWarps* kWarp)
-    stage_panel(const __grid_constant__ Stage<T> op) {
+    stage_panel(const __grid_constant__ Stage op) {
   const int64_t blocks = op.columns / kWarp, n_panels = ceil_div(op.rows, op.panel);
   const int64_t feature = blockIdx.x % blocks * kWarp + threadIdx.x;
   const int64_t panel = blockIdx.x / blocks % n_panels, layer = blockIdx.x / blocks / n_panels;
@@ -213,23 +214,33 @@ int multiply_halves(const Products& op, void* stream) {
   return cudaGetLastError();
 }
 
-template <typename T>
-int launch_stage(void (*kernel)(Stage<T>), const Stage<T>& op, void* stream) {
-  const auto blocks = static_cast<unsigned>(op.columns / kWarp * ceil_div(op.rows, op.panel) *
-                                            op.n_layers);
-  kernel<<<blocks, dim3(kWarp, kStageWarps), 0, static_cast<cudaStream_t>(stream)>>>(op);
+template <Form form, typename T>
+int launch_stage(const Stage& op, void* stream) {
+  const auto blocks =
+      static_cast<unsigned>(op.columns / kWarp * ceil_div(op.rows, op.panel) * op.n_layers);
+  stage_panel<form, T>
+      <<<blocks, dim3(kWarp, kStageWarps), 0, static_cast<cudaStream_t>(stream)>>>(op);
   return cudaGetLastError();
+}
+
+template <typename T>
+int stage_rows(Form form, const Stage& op, void* stream) {
+  switch (form) {
+    case Form::real: return launch_stage<Form::real, T>(op, stream);
+    case Form::split: return launch_stage<Form::split, T>(op, stream);
+    default: return launch_stage<Form::single, T>(op, stream);
+  }
 }
 
 }  // namespace
 
-template <typename T>
-int stage(Form form, const Stage<T>& op, void* stream) {
-  if (form == Form::real) return launch_stage(stage_panel<Form::real, T>, op, stream);
-  if constexpr (!std::is_same_v<T, double>)
-    return form == Form::split ? launch_stage(stage_panel<Form::split, T>, op, stream)
-                               : launch_stage(stage_panel<Form::single, T>, op, stream);
-  return cudaErrorInvalidValue;
+int stage(Form form, const Stage& op, void* stream) {
+  switch (op.source.element) {
+    case Element::float16: return stage_rows<__half>(form, op, stream);
+    case Element::bfloat16: return stage_rows<__nv_bfloat16>(form, op, stream);
+    case Element::float32: return stage_rows<float>(form, op, stream);
+    default: return launch_stage<Form::real, double>(op, stream);
+  }
 }
 
 int multiply(Form form, const Products& op, void* stream) {
@@ -250,15 +261,6 @@ int merge(Form form, const Merge& op, void* stream) {
   const auto kernel = form == Form::real ? merge_panels<double> : merge_panels<float>;
   kernel<<<blocks, dim3(kMergedSide, kMergedRows), 0, static_cast<cudaStream_t>(stream)>>>(op);
   return cudaGetLastError();
-}
-
-int stage(Form form, Element element, const Stage<void>& op, void* stream) {
-  switch (element) {
-    case Element::float16: return stage_rows(form, typed<__half>(op), stream);
-    case Element::bfloat16: return stage_rows(form, typed<__nv_bfloat16>(op), stream);
-    case Element::float32: return stage_rows(form, typed<float>(op), stream);
-    default: return stage_rows(form, typed<double>(op), stream);
-  }
 }
 
 }  // namespace panels
