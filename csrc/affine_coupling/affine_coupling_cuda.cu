@@ -1,87 +1,106 @@
-#include <cuda_runtime.h>
-
 #include "affine_coupling/affine_coupling.h"
 #include "affine_coupling/formula.h"
+#include "common/rows.cuh"
+#include "common/vectors.cuh"
 
 namespace fastinn {
 namespace {
 
-// One warp a row, so that a row is summed without shared memory and always in the same order.
-constexpr int kWarp = 32;
-constexpr int kRowsPerBlock = 8;
-
-template <typename T>
-__device__ T at(const Matrix<const T>& m, int64_t row, int64_t column) {
-  return m.data[row * m.row_stride + column * m.column_stride];
-}
-
-template <typename T>
-__device__ T sum_over_warp(T value) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, offset);
-  return value;
-}
-
-__device__ int64_t row_of_warp() {
-  return static_cast<int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.y;
-}
-
-template <Direction direction, bool clamped, typename T>
+// `n` columns at a time.
+template <Direction direction, bool clamped, int n, typename T>
 __global__ void transform(Coupling<T> op) {
   const int64_t row = row_of_warp();
   if (row >= op.n_samples) return;
   T log_det = 0;
-#pragma unroll 4
-  for (int64_t column = threadIdx.x; column < op.n_features; column += kWarp) {
-    const Scale<T> scale = scale_of<clamped>(at(op.log_scale, row, column), op.clamp);
-    op.output[row * op.n_features + column] = transformed<direction>(
-        at(op.input, row, column), at(op.shift, row, column), scale.exp + op.eps);
-    log_det += scale.log;
+  for (int64_t column = n * threadIdx.x; column < op.n_features; column += n * kWarp) {
+    const auto input = load<n>(address<n>(op.input, row, column));
+    const auto shift = load<n>(address<n>(op.shift, row, column));
+    const auto log_scale = load<n>(address<n>(op.log_scale, row, column));
+    Vector<T, n> output;
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const Scale<T> scale = scale_of<clamped>(log_scale.values[i], op.clamp);
+      output.values[i] =
+          transformed<direction>(input.values[i], shift.values[i], scale.exp + op.eps);
+      log_det += scale.log;
+    }
+    store(op.output + row * op.n_features + column, output);
   }
   log_det = sum_over_warp(log_det);
   if (threadIdx.x == 0) op.log_det[row] = direction == Direction::forward ? log_det : -log_det;
 }
 
-template <Direction direction, bool clamped, typename T>
+template <Direction direction, bool clamped, int n, typename T>
 __global__ void differentiate(CouplingGradient<T> op) {
   const int64_t row = row_of_warp();
   if (row >= op.n_samples) return;
-  const T grad_log_det = at(op.grad_log_det, row, 0);
-#pragma unroll 4
-  for (int64_t column = threadIdx.x; column < op.n_features; column += kWarp) {
-    const Scale<T> scale = scale_of<clamped>(at(op.log_scale, row, column), op.clamp);
-    const T grad_output = at(op.grad_output, row, column);
-    const T grad = gradient_of_input<direction>(grad_output, scale.exp + op.eps);
-    const T through = direction == Direction::forward ? grad_output : grad;
+  const T grad_log_det = *address<1>(op.grad_log_det, row, 0);
+  for (int64_t column = n * threadIdx.x; column < op.n_features; column += n * kWarp) {
+    const auto log_scale = load<n>(address<n>(op.log_scale, row, column));
+    const auto grad_output = load<n>(address<n>(op.grad_output, row, column));
+    const auto x = load<n>(address<n>(op.x, row, column));
+    Vector<T, n> grad_input, grad_log_scale, grad_shift;
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const Scale<T> scale = scale_of<clamped>(log_scale.values[i], op.clamp);
+      const T grad = gradient_of_input<direction>(grad_output.values[i], scale.exp + op.eps);
+      const T through = direction == Direction::forward ? grad_output.values[i] : grad;
+      grad_input.values[i] = grad;
+      grad_log_scale.values[i] = gradient_of_log_scale<direction>(
+          through, grad_log_det, x.values[i], scale.exp, scale.slope);
+      grad_shift.values[i] = -grad;
+    }
     const int64_t offset = row * op.n_features + column;
-    op.grad_input[offset] = grad;
-    op.grad_log_scale[offset] = gradient_of_log_scale<direction>(
-        through, grad_log_det, at(op.x, row, column), scale.exp, scale.slope);
-    if constexpr (direction == Direction::inverse) op.grad_shift[offset] = -grad;
+    store(op.grad_input + offset, grad_input);
+    store(op.grad_log_scale + offset, grad_log_scale);
+    if constexpr (direction == Direction::inverse) store(op.grad_shift + offset, grad_shift);
   }
 }
 
-template <typename Kernel, typename Op>
-int launch(Kernel kernel, const Op& op, void* stream) {
-  if (op.n_samples == 0) return cudaSuccess;
-  const auto blocks = static_cast<unsigned>((op.n_samples + kRowsPerBlock - 1) / kRowsPerBlock);
-  kernel<<<blocks, dim3(kWarp, kRowsPerBlock), 0, static_cast<cudaStream_t>(stream)>>>(op);
-  return cudaGetLastError();
+template <int n, typename T>
+bool in_vectors(const Coupling<T>& op) {
+  return fits<n>(op.input) && fits<n>(op.shift) && fits<n>(op.log_scale) &&
+         fits<n>(op.output, op.n_features);
+}
+
+template <int n, typename T>
+bool in_vectors(const CouplingGradient<T>& op) {
+  return fits<n>(op.grad_output) && fits<n>(op.x) && fits<n>(op.log_scale) &&
+         fits<n>(op.grad_input, op.n_features) && fits<n>(op.grad_log_scale, op.n_features) &&
+         fits<n>(op.grad_shift, op.n_features);
+}
+
+template <Direction direction, int n, typename T>
+int launch(const Coupling<T>& op, void* stream) {
+  return launch_rows(
+      op.clamp > 0 ? transform<direction, true, n, T> : transform<direction, false, n, T>, op,
+      op.n_samples, stream);
+}
+
+template <Direction direction, int n, typename T>
+int launch(const CouplingGradient<T>& op, void* stream) {
+  return launch_rows(
+      op.clamp > 0 ? differentiate<direction, true, n, T> : differentiate<direction, false, n, T>,
+      op, op.n_samples, stream);
+}
+
+template <Direction direction, typename T, template <typename> typename Op>
+int launch_widest(const Op<T>& op, void* stream) {
+  constexpr int kWidest = kVectorBytes / sizeof(T);
+  return in_vectors<kWidest>(op) ? launch<direction, kWidest>(op, stream)
+                                 : launch<direction, 1>(op, stream);
 }
 
 }  // namespace
 
 template <Direction direction, typename T>
 int affine_coupling_cuda(const Coupling<T>& op, void* stream) {
-  return launch(op.clamp > 0 ? transform<direction, true, T> : transform<direction, false, T>, op,
-                stream);
+  return launch_widest<direction>(op, stream);
 }
 
 template <Direction direction, typename T>
 int affine_coupling_backward_cuda(const CouplingGradient<T>& op, void* stream) {
-  return launch(
-      op.clamp > 0 ? differentiate<direction, true, T> : differentiate<direction, false, T>, op,
-      stream);
+  return launch_widest<direction>(op, stream);
 }
 
 #define INSTANTIATE(direction, T)                                             \

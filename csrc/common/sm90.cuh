@@ -138,9 +138,9 @@ __device__ __forceinline__ float reciprocal_approx(float x) {
   return result;
 }
 
-// --- The matrix product of a warpgroup, sums (64 x n) += A (64 x 16) B (n x 16)^T, float16 operands
-// in shared memory, float32 sums in registers. Thread t of the warpgroup, lane l of warp w, has in
-// sums[4 j + i] row 16 w + l / 4 + 8 (i / 2), column 8 j + 2 (l % 4) + i % 2.
+// --- The matrix product of a warpgroup, sums (64 x n) += A (64 x 16) B (n x 16)^T, float16
+// operands in shared memory, float32 sums in registers. Thread t of the warpgroup, lane l of warp
+// w, has in sums[4 j + i] row 16 w + l / 4 + 8 (i / 2), column 8 j + 2 (l % 4) + i % 2.
 
 // Before the products of a stage: what touched their sums before is done.
 __device__ __forceinline__ void product_fence() {
@@ -187,16 +187,16 @@ __device__ __forceinline__ void pin(float (&sums)[n]) {
 // clang-format on
 
 // The names of the operands follow those of the sums.
-#define FASTINN_PRODUCT(n, n_sums, a_name, b_name)                                            \
-  asm volatile(                                                                               \
-      "{\n"                                                                                   \
-      ".reg .pred accumulate;\n"                                                              \
-      "setp.eq.u32 accumulate, 0, 0;\n"                                                       \
-      "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.f16.f16 {" FASTINN_NAMES_##n_sums "}, " \
-      a_name ", " b_name                                                                      \
-      ", accumulate, 1, 1, 0, 0;\n"                                                           \
-      "}"                                                                                     \
-      : FASTINN_SUMS_##n_sums(0)                                                              \
+#define FASTINN_PRODUCT(n, n_sums, a_name, b_name)                                      \
+  asm volatile(                                                                         \
+      "{\n"                                                                             \
+      ".reg .pred accumulate;\n"                                                        \
+      "setp.eq.u32 accumulate, 0, 0;\n"                                                 \
+      "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.f16.f16 {" FASTINN_NAMES_##n_sums \
+      "}, " a_name ", " b_name                                                          \
+      ", accumulate, 1, 1, 0, 0;\n"                                                     \
+      "}"                                                                               \
+      : FASTINN_SUMS_##n_sums(0)                                                        \
       : "l"(a), "l"(b))
 
 template <int n>

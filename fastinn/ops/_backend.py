@@ -20,6 +20,7 @@ _BACKENDS: tuple[Backend, ...] = get_args(Backend)
 _FASTEST: dict[str, tuple[Backend, ...]] = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 _kernels: dict[str, tuple[Backend, ...]] = {}
+_float32_only: dict[str, tuple[Backend, ...]] = {}
 _forced: ContextVar[Backend | None] = ContextVar("fastinn_backend", default=None)
 
 
@@ -27,9 +28,15 @@ class BackendUnavailableError(RuntimeError):
     """A backend was asked for by name and cannot compute the call."""
 
 
-def declare(op: str, *kernels: Backend) -> None:
-    """Enter ``op`` in the table of :func:`backends`, with what it has besides the reference."""
-    _kernels[op] = kernels
+def declare(op: str, *kernels: Backend, float32_only: tuple[Backend, ...] = ()) -> None:
+    """Enter ``op`` in the table of :func:`backends`, with what it has besides the reference.
+
+    Args:
+        op: Name of the op.
+        kernels: Its backends.
+        float32_only: Those of them that do not compute in float64.
+    """
+    _kernels[op], _float32_only[op] = kernels, float32_only
 
 
 def backends() -> dict[str, dict[Backend, Literal[True] | str]]:
@@ -62,13 +69,16 @@ def use_backend(name: Backend) -> Iterator[None]:
 
 # Constant under torch.compile: the choice depends on what is installed, not on any values.
 @torch.compiler.assume_constant_result
-def resolve(op: str, backend: Backend | None, device: str) -> Backend:
+def resolve(
+    op: str, backend: Backend | None, device: str, dtype: torch.dtype = torch.float32
+) -> Backend:
     """Choose who computes ``op``.
 
     Args:
         op: Name of a declared op.
         backend: Backend asked for; ``None`` takes that of :func:`use_backend`, else the fastest.
         device: Where the tensors are, ``"cpu"`` or ``"cuda"``.
+        dtype: What the tensors hold.
 
     Raises:
         ValueError: If there is no backend of that name.
@@ -76,9 +86,9 @@ def resolve(op: str, backend: Backend | None, device: str) -> Backend:
     """
     named = backend or _forced.get()
     if named is None:
-        return _fastest(op, device)
+        return _fastest(op, device, dtype)
     one_of(named, _BACKENDS, "backend")
-    if reason := _obstacle(op, named) or _misplaced(named, device):
+    if reason := _obstacle(op, named) or _misfit(op, named, device, dtype):
         raise BackendUnavailableError(
             f"backend {named!r} cannot compute {op} on {device} tensors: {reason}; "
             f"available here: {', '.join(_available(op))}"
@@ -86,11 +96,13 @@ def resolve(op: str, backend: Backend | None, device: str) -> Backend:
     return named
 
 
-def _fastest(op: str, device: str) -> Backend:
+def _fastest(op: str, device: str, dtype: torch.dtype) -> Backend:
     if device == "cuda" and "cuda" in _kernels[op]:
         _warn_if_cuda_was_not_built()
-    candidates = (name for name in _FASTEST.get(device, ()) if _obstacle(op, name) is None)
-    return next(candidates, "reference")
+    for name in _FASTEST.get(device, ()):
+        if (_obstacle(op, name) or _misfit(op, name, device, dtype)) is None:
+            return name
+    return "reference"
 
 
 def _available(op: str) -> list[Backend]:
@@ -106,8 +118,10 @@ def _obstacle(op: str, backend: Backend) -> str | None:
     return _OBSTACLES[backend]()
 
 
-def _misplaced(backend: Backend, device: str) -> str | None:
-    """Return why ``backend`` cannot reach tensors on ``device``."""
+def _misfit(op: str, backend: Backend, device: str, dtype: torch.dtype) -> str | None:
+    """Return why ``backend`` cannot compute ``op`` on tensors of this kind."""
+    if dtype == torch.float64 and backend in _float32_only[op]:
+        return "it has no float64 kernel, convert them to float32"
     home = {"reference": device, "cpu": "cpu", "cuda": "cuda", "triton": "cuda"}[backend]
     if device == home or (backend == "triton" and _interpreted()):
         return None

@@ -1,6 +1,7 @@
 """The definition of the op, in plain torch."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,13 +24,29 @@ def coupling_mlp(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`fastinn.ops.coupling_mlp` and its inverse; the arguments are checked there."""
     stays, moves = halves(rows.shape[1], layer.kept)
-    shift, log_scale = network(layer, rows[:, stays], weights, biases)
+    with torch.autocast(rows.device.type, enabled=False):
+        shift, log_scale = network(layer, rows[:, stays], weights, biases)
     couple = affine_coupling_inverse if layer.inverse else affine_coupling
     moved, log_det = couple(rows[:, moves], shift, log_scale, layer.clamp, layer.eps)
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     # Not in place on `rows`: autograd and the caller keep it.
     out[:, stays], out[:, moves] = rows[:, stays], moved
     return out, log_det
+
+
+def coupling_mlp_vjp(
+    layer: Layer,
+    out: Tensor,
+    grad_out: Tensor,
+    grad_log_det: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """See :func:`fastinn.ops.coupling_mlp_vjp`."""
+    undo = layer._replace(inverse=not layer.inverse)
+    rows, _ = coupling_mlp(undo, out, weights, biases)
+    _, vjp = torch.func.vjp(partial(coupling_mlp, layer), rows, weights, biases)
+    return rows, *vjp((grad_out, grad_log_det))
 
 
 def network(
