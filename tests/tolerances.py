@@ -32,3 +32,6 @@ ROUND_TRIP = 1e-5
 # high: float32 sums of a few thousand rows; what a split leaves out is 2^-22 of an entry. fast: one
 # float16 product, entries rounded to 2^-11.
 SECOND_MOMENTS = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
+
+# float32 sums of a few hundred products, relative to the largest sum.
+FLOAT32_SUMS = 2e-6
