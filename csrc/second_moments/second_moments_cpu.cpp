@@ -1,12 +1,14 @@
 // The rows are packed into panels of a few columns, in the order in which the products read them.
 // The result is cut into square tiles; one thread computes a tile over all rows, in their order, so
 // that the bits do not depend on the number of threads.
-#include "second_moments/second_moments.h"
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <new>
+
+#include "common/bfloat16.h"
+#include "common/float16.h"
+#include "second_moments/second_moments.h"
 
 namespace fastinn {
 namespace {
@@ -41,37 +43,10 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // --- Packing
 
-float from_bits(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-uint32_t to_bits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-struct Half {
-  uint16_t bits;
-  operator double() const {
-    const uint32_t magnitude = (bits & 0x7fffu) << 13;
-    // The product moves the exponent's bias, of denormals too; infinity and NaN keep their meaning.
-    const float value = magnitude < (0x7c00u << 13) ? from_bits(magnitude) * 0x1p112f
-                                                    : from_bits(magnitude | 0x7f800000u);
-    return bits & 0x8000u ? -value : value;
-  }
-};
-
-struct Bfloat16 {
-  uint16_t bits;
-  operator double() const { return from_bits(static_cast<uint32_t>(bits) << 16); }
-};
-
 float rounded_to_bfloat16(float value) {
-  const uint32_t bits = to_bits(value);
-  return from_bits((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+  BFloat16 rounded;
+  narrow(value, rounded);
+  return widen(rounded);
 }
 
 // Packs `n_columns` of one row and fills the panel up with zeros.
@@ -79,11 +54,9 @@ template <typename T, bool bfloat16, typename S>
 void pack_row(const S* __restrict row, int64_t column_stride, const double* __restrict shift,
               double root, int64_t n_columns, T* __restrict packed) {
   for (int64_t j = 0; j < n_columns; ++j) {
-    const T value = static_cast<T>((static_cast<double>(row[j * column_stride]) - shift[j]) * root);
-    if constexpr (bfloat16)
-      packed[j] = rounded_to_bfloat16(static_cast<float>(value));
-    else
-      packed[j] = value;
+    const double wide = widen(row[j * column_stride]);
+    const T value = static_cast<T>((wide - shift[j]) * root);
+    packed[j] = bfloat16 ? rounded_to_bfloat16(static_cast<float>(value)) : value;
   }
   std::fill(packed + n_columns, packed + kPanel<T>, T(0));
 }
@@ -92,8 +65,8 @@ void pack_row(const S* __restrict row, int64_t column_stride, const double* __re
 template <typename Function>
 void with_element(const Rows& rows, Function&& function) {
   switch (rows.element) {
-    case Element::float16: return function(static_cast<const Half*>(rows.data));
-    case Element::bfloat16: return function(static_cast<const Bfloat16*>(rows.data));
+    case Element::float16: return function(static_cast<const Float16*>(rows.data));
+    case Element::bfloat16: return function(static_cast<const BFloat16*>(rows.data));
     case Element::float32: return function(static_cast<const float*>(rows.data));
     case Element::float64: return function(static_cast<const double*>(rows.data));
   }
@@ -232,9 +205,8 @@ void add_tile(const SecondMoments& op, const Tile& tile, const Panels<T>& left,
         add_panel_product(left.at(tile.batch, i / kPanel<T>, row),
                           right.at(tile.batch, j / kPanel<T>, row),
                           std::min(kPromotedRows, left.n_rows - row),
-                          std::min(kPanel<T>, tile.bottom - i),
-                          std::min(kPanel<T>, tile.right - j), out + i * op.right.n_features + j,
-                          op.right.n_features);
+                          std::min(kPanel<T>, tile.bottom - i), std::min(kPanel<T>, tile.right - j),
+                          out + i * op.right.n_features + j, op.right.n_features);
 }
 
 void clear(const SecondMoments& op, const Tile& tile) {
@@ -294,7 +266,8 @@ void second_moments_cpu(const SecondMoments& op) {
     const Panels<T> right{right_buffer.get(), n_panels<T>(op.right), n_rows};
     pack(op, op.left, row, left);
     if (!op.symmetric) pack(op, op.right, row, right);
-    for_each_tile(op, [&](const Tile& tile) { add_tile(op, tile, left, op.symmetric ? left : right); });
+    const Panels<T>& other = op.symmetric ? left : right;
+    for_each_tile(op, [&](const Tile& tile) { add_tile(op, tile, left, other); });
   }
   if (op.symmetric) for_each_tile(op, [&](const Tile& tile) { mirror(op, tile); });
 }
