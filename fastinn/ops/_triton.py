@@ -1,4 +1,4 @@
-"""What the Triton kernels share: exp and tanh to a few units in the last place."""
+"""What the Triton kernels share: the scale of a coupling, to a few units in the last place."""
 
 import triton
 import triton.language as tl
@@ -51,3 +51,16 @@ def tanh(x):
     expm1 = power * r + (power - 1.0)
     result = expm1 / (expm1 + 2.0)
     return tl.where(x < 0, -result, result)
+
+
+@triton.jit
+def scale_of(log_scale, CLAMP: tl.constexpr):
+    """Return l, exp(l) and the derivative of l by the log-scale."""
+    if CLAMP > 0:
+        bounded = tanh(log_scale / CLAMP)
+        log = CLAMP * bounded
+        slope = 1.0 - bounded * bounded
+    else:
+        log = log_scale
+        slope = tl.full(log_scale.shape, 1.0, log_scale.dtype)
+    return log, exp(log), slope

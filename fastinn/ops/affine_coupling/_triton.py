@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastinn.ops._triton import exp, tanh
+from fastinn.ops._triton import scale_of
 
 # What a program holds of each matrix; twice as much spills registers in float64 on sm_80.
 _BLOCK_BYTES = 2048
@@ -17,19 +17,6 @@ _BLOCK_BYTES = 2048
 @triton.jit
 def _tile(rows, columns, row_stride, column_stride):
     return rows[:, None] * row_stride + columns[None, :].to(tl.int64) * column_stride
-
-
-@triton.jit
-def _scale(log_scale, CLAMP: tl.constexpr):
-    """Return l, exp(l) and the derivative of l by the log-scale."""
-    if CLAMP > 0:
-        bounded = tanh(log_scale / CLAMP)
-        log = CLAMP * bounded
-        slope = 1.0 - bounded * bounded
-    else:
-        log = log_scale
-        slope = tl.full(log_scale.shape, 1.0, log_scale.dtype)
-    return log, exp(log), slope
 
 
 @triton.jit
@@ -65,7 +52,7 @@ def transform_kernel(
         log_scale = tl.load(
             log_scale_ptr + _tile(rows, columns, log_scale_row, log_scale_column), mask, 0.0
         )
-        log, scale, _ = _scale(log_scale, CLAMP)
+        log, scale, _ = scale_of(log_scale, CLAMP)
         if INVERSE:
             out = (z - shift) / (scale + EPS)
             log_det -= tl.sum(log, axis=1)
@@ -113,7 +100,7 @@ def differentiate_kernel(
         log_scale = tl.load(
             log_scale_ptr + _tile(rows, columns, log_scale_row, log_scale_column), mask, 0.0
         )
-        _, scale, slope = _scale(log_scale, CLAMP)
+        _, scale, slope = scale_of(log_scale, CLAMP)
         written = _tile(rows, columns, n_features, 1)
         if INVERSE:
             grad_z = grad_out / (scale + EPS)

@@ -1,0 +1,80 @@
+"""Tile sizes of every kernel: the one place that chooses them, and all that the gates compile."""
+
+from typing import Literal, NamedTuple
+
+from fastinn._types import Precision
+
+Kernel = Literal["hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient"]
+"""``"gradient"`` are both kernels of data gradients, of hidden and of kept features."""
+
+PADDING = 64
+"""Columns that activations are padded to: a multiple of every inner tile."""
+
+_CHUNK_ELEMENTS = 2**26
+_CHUNK_ROWS = 8192
+
+
+class Blocking(NamedTuple):
+    """A tile of the output, its step along the inner dimension, and what computes it."""
+
+    m: int
+    n: int
+    k: int
+    num_warps: int
+    num_stages: int
+
+
+_ELEMENTWISE = Blocking(32, 64, 1, 4, 1)
+# Python loops over programs there, so that few large tiles were faster, but would leave the
+# boundaries between tiles untested.
+_INTERPRETED = Blocking(16, 16, 16, 4, 1)
+
+
+def blocking(kernel: Kernel, precision: Precision, width: int, arch: int | None) -> Blocking:
+    """Return the tiles of ``kernel`` for outputs of ``width`` columns.
+
+    Args:
+        kernel: What is computed.
+        precision: How products are rounded: ``"fast"`` has 16-bit operands.
+        width: Columns of the output, of one network.
+        arch: Compute capability, 90 for 9.0; ``None`` where Triton interprets the kernels.
+    """
+    if arch is None:
+        return _INTERPRETED
+    if kernel == "coupling_gradient":
+        return _ELEMENTWISE
+    if precision != "fast":
+        return _float32(kernel, precision)
+    # 9.0 and 10.0 have 227 KiB of shared memory, the others as little as 99 KiB.
+    return _hopper(kernel, width) if arch // 10 in (9, 10) else _ampere(kernel)
+
+
+def _float32(kernel: Kernel, precision: Precision) -> Blocking:
+    columns = 32 if kernel == "coupling" else 64
+    return Blocking(64, columns, 32, 4, 2)
+
+
+def _ampere(kernel: Kernel) -> Blocking:
+    return Blocking(128, 64 if kernel == "coupling" else 128, 32, 8, 3)
+
+
+def _hopper(kernel: Kernel, width: int) -> Blocking:
+    if kernel == "coupling":
+        return Blocking(128, 64, 64, 8, 3)
+    if kernel == "weight_gradient" or width <= 128:
+        return Blocking(128, 128, 64, 8, 3)
+    return Blocking(128, 256, 64, 8, 3)
+
+
+def n_splits(n_tiles: int, n_rows: int, n_multiprocessors: int) -> int:
+    """Return into how many parts to split the rows for a weight gradient of ``n_tiles``."""
+    return max(1, min(n_multiprocessors // n_tiles, n_rows // 1024, 128))
+
+
+def chunk_rows(widest: int) -> int:
+    """Return how many rows to take at once: few enough to bound what lies in memory.
+
+    Args:
+        widest: Columns of the widest activations, all networks together.
+    """
+    return max(_CHUNK_ROWS, 1 << (_CHUNK_ELEMENTS // widest).bit_length() - 1)
