@@ -1,17 +1,23 @@
 """Compiles the Triton kernels of second_moments for GPUs that need not be there.
 
-Cases in, reports out, as JSON; a program of its own, like ``compile_triton``.
+Cases in, reports out, as JSON. A program of its own: with TRITON_INTERPRET=1, as in the tests,
+kernels never become device code.
 """
 
 import json
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
-from compile_triton import report
+import triton
+from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastinn.ops.second_moments import _triton
 from fastinn.ops.second_moments._panels import MERGED_TILE
 
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 ELEMENTS = {"double": "fp64", "split": "fp16", "single": "fp16"}
 TOTALS = {"double": "fp64", "split": "fp32", "single": "fp32"}
 
@@ -35,13 +41,12 @@ def _kind(argument, pointers, constants):
     return pointers.get(argument, "i32")
 
 
-def stage(form, rows, *, weighted=True):
+def stage(form, rows):
     element = ELEMENTS[form]
     pointers = {"x_ptr": f"*{rows}", "shift_ptr": "*fp64", "root_ptr": "*fp64"}
     pointers |= {"high_ptr": f"*{element}", "low_ptr": f"*{element}", "scale_ptr": "*fp64"}
-    absent = [] if weighted else ["shift_ptr", "root_ptr"]
-    absent += [] if form == "split" else ["low_ptr"]
-    constants = dict.fromkeys(absent) | {"SCALED": form != "double"}
+    constants = {} if form == "split" else {"low_ptr": None}
+    constants |= {"SCALED": form != "double"}
     constants |= {"ROWS": _triton.STAGE_ROWS, "COLUMNS": _triton.STAGE_COLUMNS}
     return source(_triton.stage_kernel, pointers, constants), {}
 
@@ -72,7 +77,23 @@ def merge(form, arch, symmetric):
     return source(_triton.merge_kernel, pointers, constants), {}
 
 
+def report(source, options, arch):
+    """Shared memory in bytes, resource usage and machine code."""
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage, code = (_dump(option, file.name) for option in ("--dump-resource-usage", "-sass"))
+    return {"shared": compiled.metadata.shared, "usage": usage, "code": code}
+
+
+def _dump(option, cubin):
+    done = subprocess.run([CUOBJDUMP, option, cubin], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def compiled(arch, kernel, form, detail):
+    """One case; ``detail`` is the dtype of the rows, or which entries are merged."""
     if kernel == "stage":
         return report(*stage(form, detail), arch)
     if kernel == "product":
