@@ -32,32 +32,24 @@ using PackedResult = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int
 // `Processor::run(step, form, op, device, stream)` launches.
 template <typename Processor>
 void bind_panels(pybind11::module_& m) {
-  m.def("second_moments_stage",
-        [](const std::string& form, int64_t n_layers, int64_t n_rows, const PackedRows& source,
-           Address root, int64_t rows, int64_t panel, const PackedStaged& staged, int device,
-           Address stream) {
-          const auto& [high, low, scale, columns] = staged;
-          const panels::Stage op{n_layers,
-                                 n_rows,
-                                 rows_of(source),
-                                 pointer<const double>(root),
-                                 rows,
-                                 columns,
-                                 panel,
-                                 pointer<char>(high),
-                                 pointer<char>(low),
-                                 pointer<double>(scale)};
-          Processor::run(panels::stage, form_named(form), op, device, stream);
-        });
-  m.def("second_moments_multiply",
-        [](const std::string& form, int64_t n_layers, int64_t rows, int64_t panel,
-           const PackedStaged& x, const PackedStaged& y, Address tiles, int64_t n_tiles,
-           Address partial, int device, Address stream) {
-          const panels::Products op{side_of(x), side_of(y), pointer<const int>(tiles),
-                                    n_layers,   n_tiles,    rows,
-                                    panel,      pointer<void>(partial)};
-          Processor::run(panels::multiply, form_named(form), op, device, stream);
-        });
+  m.def("second_moments_stage", [](const std::string& form, int64_t n_layers, int64_t n_rows,
+                                   const PackedRows& source, Address root, int64_t rows,
+                                   int64_t panel, const PackedStaged& staged, int device,
+                                   Address stream) {
+    const auto& [high, low, scale, columns] = staged;
+    const panels::Stage op{
+        n_layers, n_rows, rows_of(source),     pointer<const double>(root), rows,
+        columns,  panel,  pointer<char>(high), pointer<char>(low),          pointer<double>(scale)};
+    Processor::run(panels::stage, form_named(form), op, device, stream);
+  });
+  m.def("second_moments_multiply", [](const std::string& form, int64_t n_layers, int64_t rows,
+                                      int64_t panel, const PackedStaged& x, const PackedStaged& y,
+                                      Address tiles, int64_t n_tiles, Address partial, int device,
+                                      Address stream) {
+    const panels::Products op{side_of(x), side_of(y), pointer<const int>(tiles), n_layers, n_tiles,
+                              rows,       panel,      pointer<void>(partial)};
+    Processor::run(panels::multiply, form_named(form), op, device, stream);
+  });
   m.def("second_moments_merge",
         [](const std::string& form, int64_t n_layers, int64_t n_panels, const PackedStaged& x,
            const PackedStaged& y, Address tiles, int64_t n_tiles, int height, int width,

@@ -16,8 +16,8 @@
 namespace fastinn {
 namespace panels {
 
-// What rows are staged as: float64; two float16, the second what the first leaves over; or the first
-// alone.
+// What rows are staged as: float64; two float16, the second what the first leaves over; or the
+// first alone.
 enum class Form { real, split, single };
 
 // --- Rows staged as float16 lie in steps of 64 rows, and in a step feature by feature, so that the
@@ -50,7 +50,7 @@ constexpr int kRealTile = 64;
 struct Stage {
   int64_t n_layers, n_rows;
   Rows source;
-  const double* root;  // of the weight of each row; nullptr: ones
+  const double* root;            // of the weight of each row; nullptr: ones
   int64_t rows, columns, panel;  // staged rows and features, and rows of a panel
   char* high;
   char* low;      // nullptr unless split

@@ -1,5 +1,6 @@
 // Tiles of the product on every GPU from sm_80 on: plain, for those without the instructions of
-// sm_90a. A block of 8 warps takes one tile over one panel; see products_sm90.cuh for the promotion.
+// sm_90a. A block of 8 warps takes one tile over one panel; see products_sm90.cuh for the
+// promotion.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -132,8 +133,8 @@ __global__ void __launch_bounds__(kRealSide* kRealSide)
         for (int j = 0; j < kRealEach; ++j)
           totals[i][j] += left[row][down + kRealSide * i] * right[row][across + kRealSide * j];
   }
-  auto* tile = static_cast<double*>(op.partial) +
-               static_cast<int64_t>(blockIdx.x) * (kRealTile * kRealTile);
+  auto* tile =
+      static_cast<double*>(op.partial) + static_cast<int64_t>(blockIdx.x) * (kRealTile * kRealTile);
 #pragma unroll
   for (int i = 0; i < kRealEach; ++i)
 #pragma unroll

@@ -11,9 +11,9 @@
 //    through the same slots in the same order, over all tiles, and never skip one.
 // 2. full[s] completes when both copies into slot s have landed (one arrival and their bytes).
 //    Consumers wait for the phase they are in; it cannot be overtaken by two phases, since
-// 3. empty[s] completes when each consumer warp (8) has arrived, after its products that read slot s
-//    are over. The producer waits for the phase before its own; on the first round that is the phase
-//    before the first, which counts as over.
+// 3. empty[s] completes when each consumer warp (8) has arrived, after its products that read slot
+//    s are over. The producer waits for the phase before its own; on the first round that is the
+//    phase before the first, which counts as over.
 // 4. A split holds two slots at a time and waits for no third: 5 in the ring suffice.
 // 5. Every copy is waited for by consumers, so none is in flight when the block ends.
 #pragma once

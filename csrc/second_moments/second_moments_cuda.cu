@@ -49,7 +49,8 @@ struct Column {
         shift(0),
         row_stride(op.source.row_stride),
         n_rows(feature < op.source.n_features ? op.n_rows : 0) {
-    if (op.source.shift && n_rows > 0) shift = op.source.shift[layer * op.source.n_features + feature];
+    if (op.source.shift && n_rows > 0)
+      shift = op.source.shift[layer * op.source.n_features + feature];
   }
 
   // In float64, where any mean leaves without a trace; 0 outside.
@@ -148,9 +149,10 @@ __global__ void __launch_bounds__(kMergedSide* kMergedRows)
     const int64_t i = i0 + row;
     double total = 0;
     for (int64_t panel = layer * op.n_panels; panel < (layer + 1) * op.n_panels; ++panel) {
-      const T product = partial[(panel * op.n_tiles + tile) * area + (top + row) * op.width + left +
-                                threadIdx.x];
-      total += product * op.x_scale[panel * op.x_columns + i] * op.y_scale[panel * op.y_columns + j];
+      const T product =
+          partial[(panel * op.n_tiles + tile) * area + (top + row) * op.width + left + threadIdx.x];
+      total +=
+          product * op.x_scale[panel * op.x_columns + i] * op.y_scale[panel * op.y_columns + j];
     }
     if (i < op.n_rows && j < op.n_columns && !(op.symmetric && j > i)) {
       double& entry = out[i * op.row_stride + j * op.column_stride];
@@ -206,7 +208,8 @@ int multiply_halves(const Products& op, void* stream) {
   const bool sm90 = device.capability == 9;
   const auto kernel = sm90 ? multiply_tiles<split> : portable::multiply<split>;
   const int bytes = sm90 ? kSharedBytes : (split ? 2 : 1) * portable::kOperandBytes;
-  const auto blocks = static_cast<unsigned>(sm90 && device.processors < works ? device.processors : works);
+  const auto blocks =
+      static_cast<unsigned>(sm90 && device.processors < works ? device.processors : works);
   status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (status != cudaSuccess) return status;
   kernel<<<blocks, sm90 ? kThreads : portable::kThreads, bytes,

@@ -55,7 +55,7 @@ def product(form, arch):
     how = _triton.configuration(form, divmod(arch, 10))
     element = ELEMENTS[form]
     height, width = how.tile
-    pointers = {"tiles_ptr": "*i32", "partial_ptr": f"*{TOTALS[form]}"}
+    pointers = {"tiles_ptr": "*i32", "sums_ptr": f"*{TOTALS[form]}"}
     for name, columns in (("x", height), ("y", width)):
         kind = f"tensordesc<{element}[{how.rows}, {columns}]>" if how.tma else f"*{element}"
         pointers |= {f"{name}_high": kind, f"{name}_low": kind}
@@ -71,7 +71,7 @@ def product(form, arch):
 def merge(form, arch, symmetric):
     height, width = _triton.configuration(form, divmod(arch, 10)).tile
     pointers = {"x_scale_ptr": "*fp64", "y_scale_ptr": "*fp64", "tiles_ptr": "*i32"}
-    pointers |= {"partial_ptr": f"*{TOTALS[form]}", "out_ptr": "*fp64"}
+    pointers |= {"sums_ptr": f"*{TOTALS[form]}", "out_ptr": "*fp64"}
     constants = {"SYMMETRIC": symmetric, "ADD": True}
     constants |= {"HEIGHT": height, "WIDTH": width, "SIDE": MERGED_TILE}
     return source(_triton.merge_kernel, pointers, constants), {}

@@ -13,6 +13,7 @@ from tolerances import SECOND_MOMENTS
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from fastinn.ops import second_moments
 from fastinn.ops.second_moments import _panels, _triton
 from fastinn.ops.second_moments._panels import Tile
 from fastinn.ops.second_moments._triton import Configuration
@@ -156,6 +157,16 @@ def test_layers_do_not_see_each_other(small_tiles):
     assert torch.equal(together, torch.stack(alone))
 
 
+@pytest.mark.parametrize("precision", ["exact", "high", "fast"])
+def test_is_a_backend_of_the_op(small_tiles, precision):
+    x, y, shift = randn(60, 9), randn(60, 5, seed=1), randn(9, seed=2)
+    mask = torch.arange(60, device=DEVICE) % 2 > 0
+    options = {"weight": mask, "shift": shift, "precision": precision}
+    actual = second_moments(x, y, **options, backend="triton")
+    defined = second_moments(x, y, **options | {"precision": "exact"}, backend="reference")
+    assert (actual - defined).abs().max() <= SECOND_MOMENTS[precision] * 60
+
+
 LAYOUTS = {
     "columns": lambda t: t.repeat_interleave(2, dim=2)[..., ::2],
     "rows": lambda t: torch.cat([t, t], dim=1)[:, ::2],
@@ -184,6 +195,7 @@ def test_panels_launches_and_groups_of_layers_are_merged(monkeypatch, small_tile
     assert error(x, y) <= SECOND_MOMENTS["high"]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
 def test_not_finite_is_not_hidden(small_tiles, value):
     x = randn(1, 50, 4)

@@ -23,7 +23,7 @@ class _Kernels:
         source = (x.data_ptr(), dtype_name(x), features, *x.stride(), _address(shift))
         rows = staged.high.shape[1]
         module.second_moments_stage(
-            _form(staged),
+            staged.form,
             layers,
             n,
             source,
@@ -34,17 +34,17 @@ class _Kernels:
             *where,
         )
 
-    def product(self, x: Staged, y: Staged, tiles: Tensor, partial: Tensor) -> None:
-        module, where = native(partial.device)
+    def multiply(self, x: Staged, y: Staged, tiles: Tensor, sums: Tensor) -> None:
+        module, where = native(sums.device)
         module.second_moments_multiply(
-            _form(x),
+            x.form,
             *x.high.shape[:2],
             x.panel,
             _packed(x),
             _packed(y),
             tiles.data_ptr(),
             len(tiles),
-            partial.data_ptr(),
+            sums.data_ptr(),
             *where,
         )
 
@@ -53,20 +53,20 @@ class _Kernels:
         x: Staged,
         y: Staged,
         tiles: Tensor,
-        partial: Tensor,
+        sums: Tensor,
         out: Tensor,
         symmetric: bool,
         add: bool,
     ) -> None:
         module, where = native(out.device)
         module.second_moments_merge(
-            _form(x),
-            *partial.shape[:2],
+            x.form,
+            *sums.shape[:2],
             _packed(x),
             _packed(y),
             tiles.data_ptr(),
-            *partial.shape[2:],
-            partial.data_ptr(),
+            *sums.shape[2:],
+            sums.data_ptr(),
             (out.data_ptr(), *out.stride(), *out.shape[1:]),
             symmetric,
             add,
@@ -75,12 +75,6 @@ class _Kernels:
 
 
 accumulate = partial(_panels.accumulate, _Kernels())
-
-
-def _form(staged: Staged) -> Form:
-    if staged.high.dtype == torch.float64:
-        return "double"
-    return "single" if staged.low is None else "split"
 
 
 def _packed(staged: Staged) -> tuple[int, int, int, int]:

@@ -60,6 +60,13 @@ class Staged(NamedTuple):
     panel: int
     """Rows of a panel; the last may be shorter."""
 
+    @property
+    def form(self) -> Form:
+        """What the rows are staged as."""
+        if self.high.dtype == torch.float64:
+            return "double"
+        return "single" if self.low is None else "split"
+
 
 class Kernels(Protocol):
     """The three steps; each writes into given tensors."""
@@ -70,7 +77,7 @@ class Kernels(Protocol):
     def stage(self, x: Tensor, shift: Tensor | None, root: Tensor | None, staged: Staged) -> None:
         """Stage the rows ``root * (x - shift)``, each panel and column with a scale of its own."""
 
-    def product(self, x: Staged, y: Staged, tiles: Tensor, partial: Tensor) -> None:
+    def multiply(self, x: Staged, y: Staged, tiles: Tensor, sums: Tensor) -> None:
         """Write each tile's sum over each panel, ``(layers, panels, tiles, height, width)``."""
 
     def merge(
@@ -78,7 +85,7 @@ class Kernels(Protocol):
         x: Staged,
         y: Staged,
         tiles: Tensor,
-        partial: Tensor,
+        sums: Tensor,
         out: Tensor,
         symmetric: bool,
         add: bool,
@@ -125,7 +132,7 @@ def accumulate(
         out.zero_()
         return
     sides = [_Side(x, shift_x)] if y is None else [_Side(x, shift_x), _Side(y, shift_y)]
-    root = None if weight is None else weight.double().sqrt()
+    root = None if weight is None else weight.double().sqrt().contiguous()
     form = _form(sides, root, precision)
     tile = kernels.tile(form, x.device)
     tiles = _tiles(*out.shape[1:], tile, y is None, x.device)
@@ -156,9 +163,9 @@ def _add_rows(
         kernels.stage(*side, root, target)
     x, y = staged[0], staged[-1]
     dtype = torch.float64 if form == "double" else torch.float32
-    partial = out.new_empty(layers, -(-n // panel), len(tiles), *tile, dtype=dtype)
-    kernels.product(x, y, tiles, partial)
-    kernels.merge(x, y, tiles, partial, out, symmetric=len(sides) == 1, add=add)
+    sums = out.new_empty(layers, -(-n // panel), len(tiles), *tile, dtype=dtype)
+    kernels.multiply(x, y, tiles, sums)
+    kernels.merge(x, y, tiles, sums, out, symmetric=len(sides) == 1, add=add)
 
 
 def _form(sides: list[_Side], root: Tensor | None, precision: Precision) -> Form:

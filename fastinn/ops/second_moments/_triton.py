@@ -144,7 +144,7 @@ def product_kernel(
     y_high,
     y_low,
     tiles_ptr,
-    partial_ptr,
+    sums_ptr,
     n_tiles,
     staged_rows,
     x_columns,
@@ -161,7 +161,7 @@ def product_kernel(
 
     The pairs are both halves of a split, or else ``ROWS`` rows and the next.
     """
-    dtype: tl.constexpr = partial_ptr.dtype.element_ty
+    dtype: tl.constexpr = sums_ptr.dtype.element_ty
     tile = tl.program_id(0) % n_tiles
     first = tl.program_id(0) // n_tiles % panels * panel
     layer = tl.program_id(0) // (n_tiles * panels)
@@ -190,7 +190,7 @@ def product_kernel(
         total += block
     written = tl.program_id(0).to(tl.int64) * HEIGHT * WIDTH
     written += tl.arange(0, HEIGHT)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    tl.store(partial_ptr + written, total)
+    tl.store(sums_ptr + written, total)
 
 
 @triton.jit
@@ -198,7 +198,7 @@ def merge_kernel(
     x_scale_ptr,
     y_scale_ptr,
     tiles_ptr,
-    partial_ptr,
+    sums_ptr,
     out_ptr,
     n_tiles,
     n_rows,
@@ -231,7 +231,7 @@ def merge_kernel(
         place = ((layer * panels + panel) * n_tiles + tile) * HEIGHT * WIDTH
         x_scale = tl.load(x_scale_ptr + panel * x_columns + rows)
         y_scale = tl.load(y_scale_ptr + panel * y_columns + columns)
-        product = tl.load(partial_ptr + place + within).to(tl.float64)
+        product = tl.load(sums_ptr + place + within).to(tl.float64)
         total += product * x_scale[:, None] * y_scale[None, :]
     out_ptr += layer * out_layer
     i, j = rows[:, None].to(tl.int64), columns[None, :].to(tl.int64)
@@ -281,25 +281,24 @@ class _Kernels:
         with _on(x.device):
             stage_kernel[(layers * panels * (columns // STAGE_COLUMNS),)](
                 *(x, shift, root, high, low, scale, *sizes),
-                SCALED=high.dtype == torch.float16,
+                SCALED=staged.form != "double",
                 ROWS=STAGE_ROWS,
                 COLUMNS=STAGE_COLUMNS,
             )
 
-    def product(self, x: Staged, y: Staged, tiles: Tensor, partial: Tensor) -> None:
-        form: Form = "double" if partial.dtype == torch.float64 else "single"
-        how = configuration("split" if x.low is not None else form, _capability(partial.device))
-        layers, panels, n_tiles, height, width = partial.shape
+    def multiply(self, x: Staged, y: Staged, tiles: Tensor, sums: Tensor) -> None:
+        how = configuration(x.form, _capability(sums.device))
+        layers, panels, n_tiles, height, width = sums.shape
         operands = [
             _operand(matrix, how, columns)
             for side, columns in ((x, height), (y, width))
             for matrix in (side.high, side.low)
         ]
         sizes = (n_tiles, x.high.shape[1], x.high.shape[2], y.high.shape[2], x.panel, panels)
-        with _on(partial.device):
+        with _on(sums.device):
             product_kernel[(layers * panels * n_tiles,)](
-                *(*operands, tiles, partial, *sizes),
-                SPLIT=x.low is not None,
+                *(*operands, tiles, sums, *sizes),
+                SPLIT=x.form == "split",
                 TMA=how.tma,
                 HEIGHT=height,
                 WIDTH=width,
@@ -313,17 +312,17 @@ class _Kernels:
         x: Staged,
         y: Staged,
         tiles: Tensor,
-        partial: Tensor,
+        sums: Tensor,
         out: Tensor,
         symmetric: bool,
         add: bool,
     ) -> None:
-        layers, panels, n_tiles, height, width = partial.shape
+        layers, panels, n_tiles, height, width = sums.shape
         sizes = (n_tiles, *out.shape[1:], x.scale.shape[2], y.scale.shape[2], panels)
         parts = height * width // MERGED_TILE**2
         with _on(out.device):
             merge_kernel[(layers * n_tiles, parts)](
-                *(x.scale, y.scale, tiles, partial, out, *sizes, *out.stride()),
+                *(x.scale, y.scale, tiles, sums, out, *sizes, *out.stride()),
                 SYMMETRIC=symmetric,
                 ADD=add,
                 HEIGHT=height,

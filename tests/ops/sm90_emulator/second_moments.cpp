@@ -57,7 +57,8 @@ int main() {
   int k = 0;
   for (Side* side : {&op.x, &op.y}) {
     side->high = start_of(staged[k++] = read_staged(op.n_layers * op.rows, side->columns));
-    if (split) side->low = start_of(staged[k++] = read_staged(op.n_layers * op.rows, side->columns));
+    if (split)
+      side->low = start_of(staged[k++] = read_staged(op.n_layers * op.rows, side->columns));
   }
   std::vector<float> partial(n_works(op) * kTileHeight * kTileWidth, NAN);
   op.partial = partial.data();
