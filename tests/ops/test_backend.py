@@ -136,3 +136,21 @@ def test_unknown_name_is_refused():
 def test_unknown_name_is_refused_before_the_block_runs():
     with UNKNOWN, use_backend("gpu"):
         pytest.fail("the block ran")
+
+
+@pytest.fixture
+def narrow_op(monkeypatch):
+    """An op whose CUDA kernel knows float32 only."""
+    for table in ("_kernels", "_float32_only"):
+        monkeypatch.setattr(_backend, table, dict(getattr(_backend, table)))
+    _backend.declare("narrow", "cpu", "cuda", float32_only=("cuda",))
+
+
+@pytest.mark.usefixtures("narrow_op")
+def test_float64_falls_back_where_there_is_no_kernel_for_it(machine):
+    machine("fastinn._cpu", "fastinn._cuda", gpu=True)
+    assert _backend.resolve("narrow", None, "cuda", torch.float32) == "cuda"
+    assert _backend.resolve("narrow", None, "cuda", torch.float64) == "reference"
+    assert _backend.resolve("narrow", None, "cpu", torch.float64) == "cpu"
+    with pytest.raises(BackendUnavailableError, match="no float64 kernel, convert them to float32"):
+        _backend.resolve("narrow", "cuda", "cuda", torch.float64)

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from fastinn.ops._triton import scale_of
 from fastinn.ops.coupling_mlp._triton._activation import activate
-from fastinn.ops.coupling_mlp._triton._tiles import inside, load_tile, offsets
+from fastinn.ops.coupling_mlp._triton._tiles import column_slice, inside, load_tile, offsets, within
 
 
 @triton.jit
@@ -142,6 +142,39 @@ def _product(
 
 
 @triton.jit
+def _slope_slice(
+    total,
+    saved_ptr,
+    out_ptr,
+    operand_ptr,
+    sums_ptr,
+    row,
+    column,
+    network,
+    n_rows,
+    n_in,
+    out_network,
+    ACTIVATION: tl.constexpr,
+    NETWORKS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    rows = row + tl.arange(0, ROWS)
+    columns = column + tl.arange(0, COLUMNS)
+    mask = inside(rows, columns, n_rows, n_in)
+    read = within(row, network * n_in + column, NETWORKS * n_in, ROWS, COLUMNS)
+    z = tl.load(saved_ptr + read, mask, 0.0).to(tl.float32)
+    operand, slope = activate(z, ACTIVATION)
+    out = tl.where(mask, total * slope, 0.0)
+    tl.store(sums_ptr + columns, tl.sum(out, axis=0), columns < n_in)
+    # Zero up to the next network: the products that read this go over whole tiles.
+    padded = inside(rows, columns, n_rows, out_network)
+    written = within(row, network * out_network + column, NETWORKS * out_network, ROWS, COLUMNS)
+    tl.store(out_ptr + written, out.to(out_ptr.dtype.element_ty), padded)
+    tl.store(operand_ptr + written, operand.to(operand_ptr.dtype.element_ty), padded)
+
+
+@triton.jit
 def hidden_gradient_kernel(
     grad,
     w,
@@ -166,7 +199,7 @@ def hidden_gradient_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """out = (grad w) activation'(saved), before the activation that gave this layer its input.
+    """Write (grad w) activation'(saved), the gradient before the activation that this layer reads.
 
     Also that activation again, as the operand of the weight gradient, and one sum over the rows
     of each tile for the gradient of the bias.
@@ -199,19 +232,25 @@ def hidden_gradient_kernel(
             BLOCK_N,
             BLOCK_K,
         )
-        rows = row + tl.arange(0, BLOCK_M)
-        columns = column + tl.arange(0, BLOCK_N)
-        mask = inside(rows, columns, n_rows, n_in)
-        read = offsets(rows, network * n_in + columns, NETWORKS * n_in, 1)
-        z = tl.load(saved_ptr + read, mask, 0.0).to(tl.float32)
-        operand, slope = activate(z, ACTIVATION)
-        out = tl.where(mask, total * slope, 0.0)
-        padded = inside(rows, columns, n_rows, out_network)
-        written = offsets(rows, network * out_network + columns, NETWORKS * out_network, 1)
-        tl.store(out_ptr + written, out.to(out_ptr.dtype.element_ty), padded)
-        tl.store(operand_ptr + written, operand.to(operand_ptr.dtype.element_ty), padded)
-        sums = grad_bias_ptr + (row_tile * NETWORKS + network).to(tl.int64) * out_network + columns
-        tl.store(sums, tl.sum(out, axis=0), columns < n_in)
+        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 64)
+        for index in tl.static_range(SLICES):
+            _slope_slice(
+                column_slice(total, index, SLICES),
+                saved_ptr,
+                out_ptr,
+                operand_ptr,
+                grad_bias_ptr + (row_tile * NETWORKS + network).to(tl.int64) * out_network,
+                row,
+                column + index * (BLOCK_N // SLICES),
+                network,
+                n_rows,
+                n_in,
+                out_network,
+                ACTIVATION,
+                NETWORKS,
+                BLOCK_M,
+                BLOCK_N // SLICES,
+            )
 
 
 @triton.jit
@@ -265,15 +304,16 @@ def kept_gradient_kernel(
             BLOCK_N,
             BLOCK_K,
         )
-        rows = row + tl.arange(0, BLOCK_M)
-        columns = column + tl.arange(0, BLOCK_N)
-        mask = inside(rows, columns, n_rows, n_in)
-        total += tl.load(
-            grad_out_ptr + offsets(rows, columns, grad_out_row, grad_out_column), mask, 0.0
-        )
-        tl.store(
-            grad_in_ptr + offsets(rows, columns, grad_in_row, grad_in_column), total, mask
-        )
+        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 32)
+        COLUMNS: tl.constexpr = BLOCK_N // SLICES
+        for index in tl.static_range(SLICES):
+            rows = row + tl.arange(0, BLOCK_M)
+            columns = column + index * COLUMNS + tl.arange(0, COLUMNS)
+            mask = inside(rows, columns, n_rows, n_in)
+            read = offsets(rows, columns, grad_out_row, grad_out_column)
+            grad_in = column_slice(total, index, SLICES) + tl.load(grad_out_ptr + read, mask, 0.0)
+            written = offsets(rows, columns, grad_in_row, grad_in_column)
+            tl.store(grad_in_ptr + written, grad_in, mask)
 
 
 @triton.jit

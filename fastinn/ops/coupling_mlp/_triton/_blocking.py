@@ -4,14 +4,16 @@ from typing import Literal, NamedTuple
 
 from fastinn._types import Precision
 
-Kernel = Literal["hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient"]
-"""``"gradient"`` are both kernels of data gradients, of hidden and of kept features."""
+Kernel = Literal["first", "hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient"]
+"""``"first"`` is the hidden layer that reads rows as they come; ``"gradient"`` are both kernels of
+data gradients, of hidden and of kept features."""
 
 PADDING = 64
 """Columns that activations are padded to: a multiple of every inner tile."""
 
 _CHUNK_ELEMENTS = 2**26
 _CHUNK_ROWS = 8192
+_SPLIT_ROWS = 1024
 
 
 class Blocking(NamedTuple):
@@ -25,9 +27,10 @@ class Blocking(NamedTuple):
 
 
 _ELEMENTWISE = Blocking(32, 64, 1, 4, 1)
-# Python loops over programs there, so that few large tiles were faster, but would leave the
-# boundaries between tiles untested.
-_INTERPRETED = Blocking(16, 16, 16, 4, 1)
+# Small, so that tests of small shapes cross from tile to tile.
+_INTERPRETED = Blocking(32, 32, 32, 4, 1)
+# Python loops over the programs there.
+_INTERPRETED_WIDE = Blocking(128, 256, 32, 4, 1)
 
 
 def blocking(kernel: Kernel, precision: Precision, width: int, arch: int | None) -> Blocking:
@@ -40,18 +43,18 @@ def blocking(kernel: Kernel, precision: Precision, width: int, arch: int | None)
         arch: Compute capability, 90 for 9.0; ``None`` where Triton interprets the kernels.
     """
     if arch is None:
-        return _INTERPRETED
+        return _INTERPRETED if width <= 64 else _INTERPRETED_WIDE
     if kernel == "coupling_gradient":
         return _ELEMENTWISE
     if precision != "fast":
-        return _float32(kernel, precision)
+        return _float32(kernel)
     # 9.0 and 10.0 have 227 KiB of shared memory, the others as little as 99 KiB.
     return _hopper(kernel, width) if arch // 10 in (9, 10) else _ampere(kernel)
 
 
-def _float32(kernel: Kernel, precision: Precision) -> Blocking:
-    columns = 32 if kernel == "coupling" else 64
-    return Blocking(64, columns, 32, 4, 2)
+def _float32(kernel: Kernel) -> Blocking:
+    columns, warps = (32, 4) if kernel == "coupling" else (64, 8 if kernel == "gradient" else 4)
+    return Blocking(64, columns, 32, warps, 2)
 
 
 def _ampere(kernel: Kernel) -> Blocking:
@@ -61,14 +64,14 @@ def _ampere(kernel: Kernel) -> Blocking:
 def _hopper(kernel: Kernel, width: int) -> Blocking:
     if kernel == "coupling":
         return Blocking(128, 64, 64, 8, 3)
-    if kernel == "weight_gradient" or width <= 128:
-        return Blocking(128, 128, 64, 8, 3)
-    return Blocking(128, 256, 64, 8, 3)
+    # More columns spill registers in the kernels that do more to each element.
+    wide = kernel == "hidden" and width > 128
+    return Blocking(128, 256 if wide else 128, 64, 8, 3)
 
 
 def n_splits(n_tiles: int, n_rows: int, n_multiprocessors: int) -> int:
     """Return into how many parts to split the rows for a weight gradient of ``n_tiles``."""
-    return max(1, min(n_multiprocessors // n_tiles, n_rows // 1024, 128))
+    return max(1, min(n_multiprocessors // n_tiles, n_rows // _SPLIT_ROWS, 128))
 
 
 def chunk_rows(widest: int) -> int:
@@ -77,4 +80,4 @@ def chunk_rows(widest: int) -> int:
     Args:
         widest: Columns of the widest activations, all networks together.
     """
-    return max(_CHUNK_ROWS, 1 << (_CHUNK_ELEMENTS // widest).bit_length() - 1)
+    return max(_CHUNK_ROWS, _CHUNK_ELEMENTS // widest)

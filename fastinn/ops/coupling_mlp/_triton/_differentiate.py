@@ -15,7 +15,7 @@ from fastinn.ops.coupling_mlp._triton._backward import (
     weight_gradient_kernel,
 )
 from fastinn.ops.coupling_mlp._triton._blocking import blocking, n_splits
-from fastinn.ops.coupling_mlp._triton._launch import BACKWARD, FORWARD, SAVED, Side
+from fastinn.ops.coupling_mlp._triton._launch import BACKWARD, SAVED, Side
 from fastinn.ops.coupling_mlp._triton._transform import transform_chunk, widest
 
 
@@ -78,7 +78,7 @@ class _Recompute(NamedTuple):
 
     @classmethod
     def of(cls, layer: Layer, weights: list[Tensor], biases: list[Tensor]) -> "_Recompute":
-        operands = [_launch.operand(weight, FORWARD[layer.precision]) for weight in weights]
+        operands = _launch.forward_operands(layer, weights)
         contiguous = [bias.contiguous() for bias in biases]
         other = layer._replace(inverse=not layer.inverse)
         return cls(other, n_networks(weights), operands, contiguous)
@@ -105,9 +105,7 @@ class _Sums(NamedTuple):
     bias: Tensor
 
     @classmethod
-    def of(
-        cls, layer: Layer, weight: Tensor, bias: Tensor, parts: int, n_rows: int
-    ) -> "_Sums":
+    def of(cls, layer: Layer, weight: Tensor, bias: Tensor, parts: int, n_rows: int) -> "_Sums":
         matrix = weight.view(-1, weight.shape[-1])
         n_all, n_in = matrix.shape
         n_multiprocessors = _launch.n_multiprocessors(weight.device)
@@ -227,9 +225,7 @@ def _hidden(
     """Return the gradient before the activation that this layer reads, and that activation."""
     (n_rows, n_parts), (n_all, n_in) = grad.matrix.shape, weight.shape
     parts = n_parts // grad.network
-    out, operand = (
-        _launch.empty_side(grad.matrix, networks, n_in, weight.dtype) for _ in range(2)
-    )
+    out, operand = (_launch.empty_side(grad.matrix, networks, n_in, weight.dtype) for _ in range(2))
     blocks = blocking("gradient", layer.precision, n_in, _launch.arch(weight.device))
     row_tiles = triton.cdiv(n_rows, blocks.m)
     grad_bias = sums.bias.new_empty(row_tiles, networks, out.network)

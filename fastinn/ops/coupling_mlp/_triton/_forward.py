@@ -1,4 +1,4 @@
-"""The kernels of a pass through the layer: hidden linear layers, then the last one with the coupling.
+"""The kernels of a pass: hidden linear layers, then the last one with the coupling.
 
 Activations of several networks stand side by side, `*_network` columns apart. That distance is a
 multiple of every inner tile and the columns between are zero, so no product mixes networks.
@@ -9,7 +9,39 @@ import triton.language as tl
 
 from fastinn.ops._triton import scale_of
 from fastinn.ops.coupling_mlp._triton._activation import activate
-from fastinn.ops.coupling_mlp._triton._tiles import inside, load_tile, offsets
+from fastinn.ops.coupling_mlp._triton._tiles import column_slice, inside, load_tile, offsets, within
+
+
+@triton.jit
+def _activate_slice(
+    z,
+    bias_ptr,
+    out_ptr,
+    saved_ptr,
+    row,
+    column,
+    network,
+    n_rows,
+    n_out,
+    out_network,
+    ACTIVATION: tl.constexpr,
+    NETWORKS: tl.constexpr,
+    SAVE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    rows = row + tl.arange(0, ROWS)
+    columns = column + tl.arange(0, COLUMNS)
+    z += tl.load(bias_ptr + network * n_out + columns, columns < n_out, 0.0)[None, :]
+    if SAVE:
+        written = within(row, network * n_out + column, NETWORKS * n_out, ROWS, COLUMNS)
+        saved = z.to(saved_ptr.dtype.element_ty)
+        tl.store(saved_ptr + written, saved, inside(rows, columns, n_rows, n_out))
+    out, _ = activate(z, ACTIVATION)
+    # Zero up to the next network: the products that read this go over whole tiles.
+    out = tl.where((columns < n_out)[None, :], out, 0.0).to(out_ptr.dtype.element_ty)
+    written = within(row, network * out_network + column, NETWORKS * out_network, ROWS, COLUMNS)
+    tl.store(out_ptr + written, out, inside(rows, columns, n_rows, out_network))
 
 
 @triton.jit
@@ -38,7 +70,7 @@ def hidden_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """out = activation(x w^T + bias); saved: the same before the activation."""
+    """Write activation(x w^T + bias) to out, and to saved what it is before the activation."""
     column_tiles = tl.cdiv(n_out, BLOCK_N)
     tiles = tl.cdiv(n_rows, BLOCK_M) * column_tiles * NETWORKS
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=W_TMA):
@@ -74,17 +106,121 @@ def hidden_kernel(
             )
             x_tile = x_tile.to(w_tile.dtype)
             z = tl.dot(x_tile, w_tile.T, z, input_precision=INPUT_PRECISION)
-        rows = row + tl.arange(0, BLOCK_M)
-        columns = column + tl.arange(0, BLOCK_N)
-        z += tl.load(bias_ptr + network * n_out + columns, columns < n_out, 0.0)[None, :]
-        if SAVE:
-            written = offsets(rows, network * n_out + columns, NETWORKS * n_out, 1)
-            saved = z.to(saved_ptr.dtype.element_ty)
-            tl.store(saved_ptr + written, saved, inside(rows, columns, n_rows, n_out))
-        out, _ = activate(z, ACTIVATION)
-        out = tl.where((columns < n_out)[None, :], out, 0.0).to(out_ptr.dtype.element_ty)
-        written = offsets(rows, network * out_network + columns, NETWORKS * out_network, 1)
-        tl.store(out_ptr + written, out, inside(rows, columns, n_rows, out_network))
+        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 64)
+        for index in tl.static_range(SLICES):
+            _activate_slice(
+                column_slice(z, index, SLICES),
+                bias_ptr,
+                out_ptr,
+                saved_ptr,
+                row,
+                column + index * (BLOCK_N // SLICES),
+                network,
+                n_rows,
+                n_out,
+                out_network,
+                ACTIVATION,
+                NETWORKS,
+                SAVE,
+                BLOCK_M,
+                BLOCK_N // SLICES,
+            )
+
+
+@triton.jit
+def _last_layer(
+    x,
+    w,
+    row,
+    column,
+    n_rows,
+    n_in,
+    n_moved,
+    x_row,
+    x_network,
+    w_row,
+    w_column,
+    NETWORKS: tl.constexpr,
+    TMA: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Shift and log-scale of one tile, without their biases."""
+    if NETWORKS == 1:
+        both = tl.zeros([BLOCK_M, 2 * BLOCK_N], tl.float32)
+        for k in range(0, n_in, BLOCK_K):
+            x_tile = load_tile(x, row, k, n_rows, n_in, x_row, 1, BLOCK_M, BLOCK_K, TMA)
+            w_tile = load_tile(
+                w, 2 * column, k, 2 * n_moved, n_in, w_row, w_column, 2 * BLOCK_N, BLOCK_K, TMA
+            )
+            both = tl.dot(x_tile, w_tile.T, both, input_precision=INPUT_PRECISION)
+        # Neighbours of an accumulator are in one thread, so that this moves nothing.
+        return tl.split(tl.reshape(both, [BLOCK_M, BLOCK_N, 2]))
+    else:  # noqa: RET505 (Triton compiles the branch that the constant selects)
+        shift = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        log_scale = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for k in range(0, n_in, BLOCK_K):
+            x_tile = load_tile(x, row, k, n_rows, n_in, x_row, 1, BLOCK_M, BLOCK_K, TMA)
+            w_tile = load_tile(
+                w, column, k, 2 * n_moved, n_in, w_row, w_column, BLOCK_N, BLOCK_K, TMA
+            )
+            shift = tl.dot(x_tile, w_tile.T, shift, input_precision=INPUT_PRECISION)
+            second, end = x_network + k, x_network + n_in
+            x_tile = load_tile(x, row, second, n_rows, end, x_row, 1, BLOCK_M, BLOCK_K, TMA)
+            first = n_moved + column
+            w_tile = load_tile(
+                w, first, k, 2 * n_moved, n_in, w_row, w_column, BLOCK_N, BLOCK_K, TMA
+            )
+            log_scale = tl.dot(x_tile, w_tile.T, log_scale, input_precision=INPUT_PRECISION)
+        return shift, log_scale
+
+
+@triton.jit
+def _couple_slice(
+    shift,
+    log_scale,
+    bias_ptr,
+    kept_ptr,
+    moved_ptr,
+    out_kept_ptr,
+    out_moved_ptr,
+    saved_ptr,
+    row,
+    column,
+    n_rows,
+    n_kept,
+    n_moved,
+    in_row,
+    in_column,
+    out_row,
+    out_column,
+    INVERSE: tl.constexpr,
+    CLAMP: tl.constexpr,
+    EPS: tl.constexpr,
+    SAVE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Write some columns and return the sum of their log-scales."""
+    rows = row + tl.arange(0, ROWS)
+    columns = column + tl.arange(0, COLUMNS)
+    moves = columns < n_moved
+    shift += tl.load(bias_ptr + columns, moves, 0.0)[None, :]
+    log_scale += tl.load(bias_ptr + n_moved + columns, moves, 0.0)[None, :]
+    mask = inside(rows, columns, n_rows, n_moved)
+    if SAVE:
+        tl.store(saved_ptr + within(row, column, n_moved, ROWS, COLUMNS), log_scale, mask)
+    log, scale, _ = scale_of(log_scale, CLAMP)
+    read = offsets(rows, columns, in_row, in_column)
+    moved = tl.load(moved_ptr + read, mask, 0.0)
+    out = (moved - shift) / (scale + EPS) if INVERSE else moved * (scale + EPS) + shift
+    written = offsets(rows, columns, out_row, out_column)
+    tl.store(out_moved_ptr + written, out, mask)
+    mask = inside(rows, columns, n_rows, n_kept)
+    tl.store(out_kept_ptr + written, tl.load(kept_ptr + read, mask, 0.0), mask)
+    return tl.sum(tl.where(moves[None, :], log, 0.0), axis=1)
 
 
 @triton.jit
@@ -123,9 +259,10 @@ def coupling_kernel(
 ):
     """Last linear layer, coupling of the moved features and copy of the kept ones.
 
-    The rows of w are those of the shift, then those of the log-scale. A program has the same
-    columns of both in two accumulators, so that nothing of either goes to memory. log_det is
-    one partial sum a row and a column tile, added up in a fixed order afterwards.
+    A program computes the same columns of shift and log-scale, so that neither goes to memory. One
+    network has their rows of w interleaved, and one accumulator for both; two networks have the
+    rows of the shift first. log_det is one partial sum a row and a column tile, added up in a
+    fixed order afterwards.
     """
     column_tiles = tl.cdiv(tl.maximum(n_kept, n_moved), BLOCK_N)
     tiles = tl.cdiv(n_rows, BLOCK_M) * column_tiles
@@ -133,51 +270,53 @@ def coupling_kernel(
         column_tile = tile % column_tiles
         row = tile // column_tiles * BLOCK_M
         column = column_tile * BLOCK_N
-        shift = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        log_scale = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        for k in range(0, n_in, BLOCK_K):
-            x_tile = load_tile(x, row, k, n_rows, n_in, x_row, 1, BLOCK_M, BLOCK_K, TMA)
-            w_tile = load_tile(
-                w, column, k, 2 * n_moved, n_in, w_row, w_column, BLOCK_N, BLOCK_K, TMA
+        shift, log_scale = _last_layer(
+            x,
+            w,
+            row,
+            column,
+            n_rows,
+            n_in,
+            n_moved,
+            x_row,
+            x_network,
+            w_row,
+            w_column,
+            NETWORKS,
+            TMA,
+            INPUT_PRECISION,
+            BLOCK_M,
+            BLOCK_N,
+            BLOCK_K,
+        )
+        log_det = tl.zeros([BLOCK_M], tl.float32)
+        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 32)
+        for index in tl.static_range(SLICES):
+            log_det += _couple_slice(
+                column_slice(shift, index, SLICES),
+                column_slice(log_scale, index, SLICES),
+                bias_ptr,
+                kept_ptr,
+                moved_ptr,
+                out_kept_ptr,
+                out_moved_ptr,
+                saved_ptr,
+                row,
+                column + index * (BLOCK_N // SLICES),
+                n_rows,
+                n_kept,
+                n_moved,
+                in_row,
+                in_column,
+                out_row,
+                out_column,
+                INVERSE,
+                CLAMP,
+                EPS,
+                SAVE,
+                BLOCK_M,
+                BLOCK_N // SLICES,
             )
-            shift = tl.dot(x_tile, w_tile.T, shift, input_precision=INPUT_PRECISION)
-            if NETWORKS == 2:
-                x_tile = load_tile(
-                    x,
-                    row,
-                    x_network + k,
-                    n_rows,
-                    x_network + n_in,
-                    x_row,
-                    1,
-                    BLOCK_M,
-                    BLOCK_K,
-                    TMA,
-                )
-            w_tile = load_tile(
-                w, n_moved + column, k, 2 * n_moved, n_in, w_row, w_column, BLOCK_N, BLOCK_K, TMA
-            )
-            log_scale = tl.dot(x_tile, w_tile.T, log_scale, input_precision=INPUT_PRECISION)
         rows = row + tl.arange(0, BLOCK_M)
-        columns = column + tl.arange(0, BLOCK_N)
-        moves = columns < n_moved
-        shift += tl.load(bias_ptr + columns, moves, 0.0)[None, :]
-        log_scale += tl.load(bias_ptr + n_moved + columns, moves, 0.0)[None, :]
-        mask = inside(rows, columns, n_rows, n_moved)
-        if SAVE:
-            tl.store(saved_ptr + offsets(rows, columns, n_moved, 1), log_scale, mask)
-        log, scale, _ = scale_of(log_scale, CLAMP)
-        moved = tl.load(moved_ptr + offsets(rows, columns, in_row, in_column), mask, 0.0)
-        log_det = tl.sum(tl.where(moves[None, :], log, 0.0), axis=1)
-        if INVERSE:
-            out = (moved - shift) / (scale + EPS)
-            log_det = -log_det
-        else:
-            out = moved * (scale + EPS) + shift
-        written = offsets(rows, columns, out_row, out_column)
-        tl.store(out_moved_ptr + written, out, mask)
-        partial = column_tile.to(tl.int64) * n_rows + rows
-        tl.store(log_det_ptr + partial, log_det, rows < n_rows)
-        mask = inside(rows, columns, n_rows, n_kept)
-        kept = tl.load(kept_ptr + offsets(rows, columns, in_row, in_column), mask)
-        tl.store(out_kept_ptr + written, kept, mask)
+        partial = log_det_ptr + column_tile.to(tl.int64) * n_rows + rows
+        tl.store(partial, -log_det if INVERSE else log_det, rows < n_rows)

@@ -10,6 +10,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from fastinn._types import Precision
+from fastinn.ops.coupling_mlp._layer import Layer, n_networks
 from fastinn.ops.coupling_mlp._triton._blocking import PADDING, Blocking, chunk_rows
 
 FORWARD = {"exact": torch.float32, "high": torch.float32, "fast": torch.float16}
@@ -51,6 +52,20 @@ def operand(weight: Tensor, dtype: torch.dtype) -> Tensor:
     n_rows, n_columns = matrix.shape
     aligned = matrix.new_empty(n_rows, padded(n_columns), dtype=dtype)[:, :n_columns]
     return aligned.copy_(matrix)
+
+
+def forward_operands(layer: Layer, weights: list[Tensor]) -> list[Tensor]:
+    """Return the weights as the forward kernels read them.
+
+    They are converted in every call: a cache would save a thousandth of the time that a chunk
+    takes, and would have to notice every change of a parameter.
+    """
+    dtype = FORWARD[layer.precision]
+    last = weights[-1]
+    if n_networks(weights) == 1:
+        # The shift and the log-scale of a feature next to each other.
+        last = last.unflatten(0, (2, -1)).transpose(0, 1)
+    return [operand(weight, dtype) for weight in (*weights[:-1], last)]
 
 
 def chunks(n_rows: int, widest: int) -> Iterator[slice]:

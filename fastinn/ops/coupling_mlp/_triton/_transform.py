@@ -5,9 +5,9 @@ from torch import Tensor
 
 from fastinn.ops.coupling_mlp._layer import Layer, halves, n_networks
 from fastinn.ops.coupling_mlp._triton import _launch
-from fastinn.ops.coupling_mlp._triton._blocking import blocking
+from fastinn.ops.coupling_mlp._triton._blocking import Kernel, blocking
 from fastinn.ops.coupling_mlp._triton._forward import coupling_kernel, hidden_kernel
-from fastinn.ops.coupling_mlp._triton._launch import FORWARD, Side
+from fastinn.ops.coupling_mlp._triton._launch import Side
 
 
 def transform(
@@ -20,7 +20,7 @@ def transform(
     saved: list[Tensor],
 ) -> None:
     """Write the transformed rows, their log-determinant and, where there is room, ``saved``."""
-    operands = [_launch.operand(weight, FORWARD[layer.precision]) for weight in weights]
+    operands = _launch.forward_operands(layer, weights)
     biases = [bias.contiguous() for bias in biases]
     networks = n_networks(weights)
     with _launch.on(rows.device):
@@ -62,7 +62,9 @@ def _hidden(
     n_rows, (n_all, n_in) = len(x.matrix), weight.shape
     n_out = n_all // networks
     out = _launch.empty_side(x.matrix, networks, n_out, weight.dtype)
-    blocks = blocking("hidden", layer.precision, n_out, _launch.arch(weight.device))
+    # Only the first layer reads what no layer before it has padded.
+    kernel: Kernel = "hidden" if x.network else "first"
+    blocks = blocking(kernel, layer.precision, n_out, _launch.arch(weight.device))
     n_tiles = triton.cdiv(n_rows, blocks.m) * triton.cdiv(n_out, blocks.n) * networks
     arguments = (
         _launch.tiles(x.matrix, blocks.m, blocks.k),
@@ -109,7 +111,7 @@ def _couple(
     partial = rows.new_empty(column_tiles, n_rows)
     arguments = (
         _launch.tiles(x.matrix, blocks.m, blocks.k),
-        _launch.tiles(weight, blocks.n, blocks.k),
+        _launch.tiles(weight, blocks.n * 2 // networks, blocks.k),
         bias,
         *(kept, moved, out_kept, out_moved),
         partial,
