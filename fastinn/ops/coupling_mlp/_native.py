@@ -55,7 +55,8 @@ def differentiate(
     grad_biases: list[Tensor],
 ) -> None:
     """Write the gradients; without ``saved``, ``known`` is the output and ``rows`` is recovered."""
-    network = Network(layer.activation, weights, biases, operands(layer, known), len(known))
+    dtype = gradient_operands(layer, known)
+    network = Network(layer.activation, weights, biases, dtype, len(known))
     backward = Backward(network, grad_weights, grad_biases)
     again = [] if saved else network.buffers([post.shape[1] for post in network.post])
     stays, moves = halves(known.shape[1], layer.kept)
@@ -86,12 +87,20 @@ def differentiate(
 
 
 def operands(layer: Layer, rows: Tensor) -> torch.dtype:
-    """Return what operands of products are rounded to."""
-    if layer.precision == "fast" and rows.dtype == torch.float32 and _multiplies_bfloat16(rows):
-        return torch.bfloat16
-    return rows.dtype
+    """Return what operands of the network's products are rounded to."""
+    if layer.precision != "fast" or rows.dtype != torch.float32:
+        return rows.dtype
+    if rows.is_cuda:
+        return torch.float16
+    return torch.bfloat16 if _multiplies_bfloat16() else rows.dtype
 
 
-def _multiplies_bfloat16(rows: Tensor) -> bool:
-    """Say whether 16-bit products are the faster ones; without AMX they take twice as long."""
-    return rows.is_cuda or torch.cpu._is_amx_tile_supported()
+def gradient_operands(layer: Layer, rows: Tensor) -> torch.dtype:
+    """Return what operands of products among gradients are rounded to: float16 would underflow."""
+    dtype = operands(layer, rows)
+    return torch.bfloat16 if dtype == torch.float16 else dtype
+
+
+def _multiplies_bfloat16() -> bool:
+    """Say whether the CPU has AMX, without which 16-bit products take twice as long."""
+    return torch.cpu._is_amx_tile_supported()

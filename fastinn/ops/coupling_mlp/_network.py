@@ -15,6 +15,8 @@ from fastinn.ops.coupling_mlp import _epilogues
 # Rows of a block: its widest layer stays in the cache, yet products are not thin.
 _BLOCK_ELEMENTS = 1 << 21
 _LEAST_ROWS = 512
+# A GPU's cache is larger, and a product has to occupy all of it.
+_GPU_BLOCKS = 32
 
 
 class Product(NamedTuple):
@@ -48,11 +50,8 @@ class Network:
         self.layers = products([weight.to(dtype) for weight in weights])
         self.biases = [bias.flatten() for bias in biases]
         widths = [len(bias) for bias in self.biases]
-        self.n_rows = min(n_samples, max(_LEAST_ROWS, _BLOCK_ELEMENTS // max(widths)))
-        self.blocks = [
-            slice(start, min(start + self.n_rows, n_samples))
-            for start in range(0, n_samples, self.n_rows or 1)
-        ]
+        self.n_rows = rows_of_block(n_samples, max(widths), biases[0].device)
+        self.blocks = blocks(n_samples, self.n_rows)
         *self.post, self.last = self.buffers(widths)
 
     def buffers(self, widths: list[int]) -> list[Tensor]:
@@ -122,6 +121,18 @@ class Backward:
                 total.addmm_(left, right)
             else:
                 total += left @ right
+
+
+def rows_of_block(n_samples: int, widest: int, device: torch.device) -> int:
+    """Return how many rows to take at a time through layers of up to ``widest`` features."""
+    elements = _BLOCK_ELEMENTS * (_GPU_BLOCKS if device.type == "cuda" else 1)
+    return min(n_samples, max(_LEAST_ROWS, elements // widest))
+
+
+def blocks(n_samples: int, n_rows: int) -> list[slice]:
+    """Cut ``n_samples`` rows into blocks of ``n_rows``, the last of which may have fewer."""
+    starts = range(0, n_samples, n_rows or 1)
+    return [slice(start, min(start + n_rows, n_samples)) for start in starts]
 
 
 def products(weights: list[Tensor]) -> list[list[Product]]:

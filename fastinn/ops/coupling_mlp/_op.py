@@ -14,7 +14,7 @@ from torch import Tensor
 from fastinn.ops.coupling_mlp._layer import Layer, halves, n_networks
 
 _LIBRARY = torch.library.Library("fastinn", "FRAGMENT")
-_MODULES = {"cpu": "_native", "cuda": "_native", "triton": "_triton"}
+_MODULES = {"cpu": "_native", "cuda": "_cuda", "triton": "_triton"}
 _N_OPTIONS = len(Layer._fields)
 _OPTIONS = "bool inverse, str kept, str activation, float? clamp, float eps, str precision"
 
