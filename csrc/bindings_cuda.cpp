@@ -11,6 +11,7 @@
 #include "affine_coupling/bindings.h"
 #include "coupling_mlp/bindings.h"
 #include "coupling_mlp/fused_bindings.h"
+#include "second_moments/bindings_cuda.h"
 
 namespace py = pybind11;
 
@@ -92,6 +93,13 @@ struct Cuda {
     check(fused::pack(op.plan, network, packed, pointer<void>(stream)));
     check(fused::run(direction, op, pointer<void>(stream)));
   }
+
+  template <typename Op>
+  static void run(int (*step)(panels::Form, const Op&, void*), panels::Form form, const Op& op,
+                  int device, Address stream) {
+    const DeviceGuard guard(device);
+    check(step(form, op, pointer<void>(stream)));
+  }
 };
 
 py::dict build_info() {
@@ -110,4 +118,5 @@ PYBIND11_MODULE(_cuda, m) {
   bind_affine_coupling<Cuda, int, Address>(m);
   bind_coupling_mlp<Cuda, int, Address>(m);
   bind_fused_coupling<Cuda, int, Address>(m);
+  bind_panels<Cuda>(m);
 }

@@ -60,3 +60,11 @@ R2_HIGH = 1e-4
 # in float64; high: float32 sums of at most 512 rows, or split 16-bit products; fast: operands of
 # 8 bits (4e-3), whose errors add up in short sums.
 CORRELATION = {"exact": 1e-12, "high": 2e-6, "fast": 2e-2}
+
+# Error of an entry of a product of rows relative to the norms of both columns. exact: float64 sums.
+# high: float32 sums of a few thousand rows; what a split leaves out is 2^-22 of an entry. fast: one
+# float16 product, entries rounded to 2^-11.
+SECOND_MOMENTS = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
+
+# float32 sums of a few hundred products, relative to the largest sum.
+FLOAT32_SUMS = 2e-6

@@ -13,7 +13,7 @@ from fastinn.ops.second_moments._check import check
 
 __all__ = ["second_moments"]
 
-declare("second_moments", "cpu")
+declare("second_moments", "cpu", "triton", "cuda")
 
 
 def second_moments(

@@ -9,7 +9,7 @@ from torch import Tensor
 from fastinn._types import Precision
 
 _LIBRARY = torch.library.Library("fastinn", "FRAGMENT")
-_MODULES = {"cpu": "_native"}
+_MODULES = {"cpu": "_native", "triton": "_triton", "cuda": "_cuda"}
 
 
 def kernels(backend: str) -> ModuleType:
