@@ -4,7 +4,9 @@
 #include <string>
 
 #include "affine_coupling/bindings.h"
+#include "common/bfloat16.h"
 #include "common/isa.h"
+#include "coupling_mlp/bindings.h"
 
 namespace py = pybind11;
 
@@ -36,6 +38,8 @@ py::dict build_info() {
 }
 
 struct Cpu {
+  using BFloat16 = fastinn::BFloat16;
+
   template <Direction direction, typename T>
   static void run(const Coupling<T>& op) {
     with_isa(chosen_isa, [&](auto isa) { affine_coupling_cpu<isa, direction>(op); });
@@ -44,6 +48,31 @@ struct Cpu {
   template <Direction direction, typename T>
   static void run(const CouplingGradient<T>& op) {
     with_isa(chosen_isa, [&](auto isa) { affine_coupling_backward_cpu<isa, direction>(op); });
+  }
+
+  template <typename Function>
+  static void with_operand(const std::string& dtype, Function&& function) {
+    dtype == "bfloat16" ? function(BFloat16{}) : with_dtype(dtype, function);
+  }
+
+  template <Activation activation, typename P, typename S>
+  static void run(const Hidden<P, S>& op) {
+    with_isa(chosen_isa, [&](auto isa) { hidden_cpu<isa, activation>(op); });
+  }
+
+  template <Activation activation, typename P, typename S>
+  static void run(const HiddenGradient<P, S>& op) {
+    with_isa(chosen_isa, [&](auto isa) { hidden_backward_cpu<isa, activation>(op); });
+  }
+
+  template <Direction direction, typename P>
+  static void run(const MlpCoupling<P>& op) {
+    with_isa(chosen_isa, [&](auto isa) { mlp_coupling_cpu<isa, direction>(op); });
+  }
+
+  template <Direction direction, typename P>
+  static void run(const MlpCouplingGradient<P>& op) {
+    with_isa(chosen_isa, [&](auto isa) { mlp_coupling_backward_cpu<isa, direction>(op); });
   }
 };
 
@@ -56,4 +85,5 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("supported_isas", &supported_isas);
   m.def("use_isa", &use_isa);
   bind_affine_coupling<Cpu>(m);
+  bind_coupling_mlp<Cpu>(m);
 }

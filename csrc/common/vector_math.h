@@ -1,5 +1,5 @@
-// exp and tanh to a few units in the last place, without branches or calls, so that loops over
-// them vectorise. Internal linkage: each instruction set keeps its own copy.
+// exp, expm1 and tanh to a few units in the last place, without branches or calls, so that loops
+// over them vectorise. Internal linkage: each instruction set keeps its own copy.
 #pragma once
 
 #include <cstdint>
@@ -92,16 +92,29 @@ inline T exp(T x) {
   return (1 + e.remainder) * power_of_two<T>(half) * power_of_two<T>(e.exponent - half);
 }
 
+// exp(x) - 1 where neither it nor exp(-x) overflows.
+template <typename T>
+inline T expm1_in_range(T x) {
+  const Reduced<T> e = reduce(x);
+  const T scale = power_of_two<T>(e.exponent);
+  return scale * e.remainder + (scale - 1);
+}
+
 template <typename T>
 inline T tanh(T x) {
   using F = Format<T>;
   T magnitude = x < 0 ? -x : x;
   magnitude = magnitude > F::tanh_is_one ? F::tanh_is_one : magnitude;
-  const Reduced<T> e = reduce(2 * magnitude);
-  const T scale = power_of_two<T>(e.exponent);
-  const T expm1 = scale * e.remainder + (scale - 1);
-  const T result = expm1 / (expm1 + 2);
+  const T grown = expm1_in_range(2 * magnitude);
+  const T result = grown / (grown + 2);
   return x < 0 ? -result : result;
+}
+
+// For x up to 0 only, which is all that SELU asks for: below twice tanh_is_one it is -1.
+template <typename T>
+inline T expm1_of_negative(T x) {
+  const T least = -2 * Format<T>::tanh_is_one;
+  return expm1_in_range(x < least ? least : x);
 }
 
 }  // namespace

@@ -23,36 +23,45 @@ void with_activation(const std::string& name, Function&& function) {
   throw pybind11::value_error("no activation named " + name);
 }
 
+// Calls `function` with zeros of the type of operands and of the type in which what goes into an
+// activation is kept: that of operands, or 16 bits in the place of float32 or of other 16 bits.
+template <typename Processor, typename Function>
+void with_kept(const std::string& dtype, const std::string& kept_dtype, Function&& function) {
+  Processor::with_operand(dtype, [&](auto operand) {
+    if (kept_dtype == dtype) return function(operand, operand);
+    if constexpr (!std::is_same_v<decltype(operand), double>)
+      if (kept_dtype == "bfloat16") return function(operand, typename Processor::BFloat16{});
+    throw pybind11::type_error("no kernel that keeps " + kept_dtype + " of " + dtype);
+  });
+}
+
 // `Processor::with_operand(dtype, f)` calls f with a zero of the type of operands that `dtype`
 // names, `Processor::run<activation or direction>(op, where...)` computes; see
 // affine_coupling/bindings.h.
 template <typename Processor, typename... Where>
 void bind_coupling_mlp(pybind11::module_& m) {
-  m.def("coupling_mlp_hidden",
-        [](const std::string& activation, const std::string& dtype, int64_t n_samples,
-           int64_t n_features, Address product, Address bias, Address pre, Address post,
-           Where... where) {
-          pybind11::gil_scoped_release release;
-          Processor::with_operand(dtype, [&](auto zero) {
-            using P = decltype(zero);
-            const Hidden<P> op{n_samples,
-                               n_features,
-                               pointer<const P>(product),
-                               pointer<const Arithmetic<P>>(bias),
-                               pointer<P>(pre),
-                               pointer<P>(post)};
-            with_activation(activation,
-                            [&](auto a) { Processor::template run<a.value>(op, where...); });
-          });
-        });
+  m.def("coupling_mlp_hidden", [](const std::string& activation, const std::string& dtype,
+                                  const std::string& kept_dtype, int64_t n_samples,
+                                  int64_t n_features, Address post, Address bias, Address pre,
+                                  Where... where) {
+    pybind11::gil_scoped_release release;
+    with_kept<Processor>(dtype, kept_dtype, [&](auto operand, auto kept) {
+      using P = decltype(operand);
+      using S = decltype(kept);
+      const Hidden<P, S> op{n_samples, n_features, pointer<P>(post),
+                            pointer<const Arithmetic<P>>(bias), pointer<S>(pre)};
+      with_activation(activation, [&](auto a) { Processor::template run<a.value>(op, where...); });
+    });
+  });
   m.def("coupling_mlp_hidden_backward",
-        [](const std::string& activation, const std::string& dtype, int64_t n_elements, Address pre,
-           Address grad, Address post, Where... where) {
+        [](const std::string& activation, const std::string& dtype, const std::string& kept_dtype,
+           int64_t n_elements, Address pre, Address grad, Address post, Where... where) {
           pybind11::gil_scoped_release release;
-          Processor::with_operand(dtype, [&](auto zero) {
-            using P = decltype(zero);
-            const HiddenGradient<P> op{n_elements, pointer<const P>(pre), pointer<P>(grad),
-                                       pointer<P>(post)};
+          with_kept<Processor>(dtype, kept_dtype, [&](auto operand, auto kept) {
+            using P = decltype(operand);
+            using S = decltype(kept);
+            const HiddenGradient<P, S> op{n_elements, pointer<const S>(pre), pointer<P>(grad),
+                                          pointer<P>(post)};
             with_activation(activation,
                             [&](auto a) { Processor::template run<a.value>(op, where...); });
           });

@@ -18,22 +18,22 @@ enum class Activation { relu, selu, gelu, silu };
 template <typename P>
 using Arithmetic = std::conditional_t<std::is_same_v<P, double>, double, float>;
 
-// post = activation(product + bias).
-template <typename P>
+// post = activation(post + bias), in place: it arrives as the product. What goes into the
+// activation is kept in type S.
+template <typename P, typename S>
 struct Hidden {
   int64_t n_samples;
   int64_t n_features;
-  const P* product;           // contiguous, as are `pre` and `post`
+  P* post;                    // contiguous, as is `pre`
   const Arithmetic<P>* bias;  // one value a feature
-  P* pre;                     // product + bias, kept where not null; may be `product`
-  P* post;                    // may be `product` where `pre` is null
+  S* pre;                     // not kept where null
 };
 
 // grad = grad * activation'(pre), in place, and post = activation(pre) again.
-template <typename P>
+template <typename P, typename S>
 struct HiddenGradient {
   int64_t n_elements;
-  const P* pre;
+  const S* pre;
   P* grad;
   P* post;
 };
@@ -82,11 +82,11 @@ struct MlpCouplingGradient {
   P* grad_product;  // laid out like the product
 };
 
-template <Isa isa, Activation activation, typename P>
-void hidden_cpu(const Hidden<P>& op);
+template <Isa isa, Activation activation, typename P, typename S>
+void hidden_cpu(const Hidden<P, S>& op);
 
-template <Isa isa, Activation activation, typename P>
-void hidden_backward_cpu(const HiddenGradient<P>& op);
+template <Isa isa, Activation activation, typename P, typename S>
+void hidden_backward_cpu(const HiddenGradient<P, S>& op);
 
 template <Isa isa, Direction direction, typename P>
 void mlp_coupling_cpu(const MlpCoupling<P>& op);
@@ -95,11 +95,11 @@ template <Isa isa, Direction direction, typename P>
 void mlp_coupling_backward_cpu(const MlpCouplingGradient<P>& op);
 
 // Launch on the current device; they return a cudaError_t.
-template <Activation activation, typename P>
-int hidden_cuda(const Hidden<P>& op, void* stream);
+template <Activation activation, typename P, typename S>
+int hidden_cuda(const Hidden<P, S>& op, void* stream);
 
-template <Activation activation, typename P>
-int hidden_backward_cuda(const HiddenGradient<P>& op, void* stream);
+template <Activation activation, typename P, typename S>
+int hidden_backward_cuda(const HiddenGradient<P, S>& op, void* stream);
 
 template <Direction direction, typename P>
 int mlp_coupling_cuda(const MlpCoupling<P>& op, void* stream);

@@ -33,7 +33,7 @@ FASTINN_ELEMENTWISE Activated<T> activated(T x) {
   if constexpr (activation == Activation::relu) {
     return {x < 0 ? T(0) : x, x > 0 ? T(1) : T(0)};
   } else if constexpr (activation == Activation::selu) {
-    const T grown = T(kSeluScale * kSeluAlpha) * expm1(x > 0 ? T(0) : x);
+    const T grown = T(kSeluScale * kSeluAlpha) * expm1_of_negative(x > 0 ? T(0) : x);
     return {x > 0 ? T(kSeluScale) * x : grown,
             x > 0 ? T(kSeluScale) : grown + T(kSeluScale * kSeluAlpha)};
   } else if constexpr (activation == Activation::silu) {

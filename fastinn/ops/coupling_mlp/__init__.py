@@ -13,7 +13,7 @@ from fastinn.ops.coupling_mlp._layer import Layer
 
 __all__ = ["CouplingGradients", "coupling_mlp", "coupling_mlp_inverse", "coupling_mlp_vjp"]
 
-declare("coupling_mlp", float32_only=("triton", "cuda"))
+declare("coupling_mlp", "cpu", float32_only=("triton", "cuda"))
 
 
 class CouplingGradients(NamedTuple):

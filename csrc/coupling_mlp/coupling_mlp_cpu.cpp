@@ -1,0 +1,194 @@
+#include "affine_coupling/tiles.h"
+#include "common/bfloat16.h"
+#include "coupling_mlp/coupling_mlp.h"
+#include "coupling_mlp/formula.h"
+
+namespace fastinn {
+namespace {
+
+// product + bias of `n` columns.
+template <typename P, typename T>
+void add_bias(const P* __restrict product, const T* __restrict bias, int64_t n,
+              T* __restrict sums) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) sums[i] = widen(product[i]) + bias[i];
+}
+
+template <typename P, typename T>
+void narrow_all(const T* __restrict values, int64_t n, P* __restrict out) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) narrow(values[i], out[i]);
+}
+
+template <Activation activation, bool keeps_pre, typename P, typename S, typename T>
+void activate(P* __restrict post, const T* __restrict bias, int64_t n, S* __restrict pre) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T sum = widen(post[i]) + bias[i];
+    if constexpr (keeps_pre) narrow(sum, pre[i]);
+    narrow(activated<activation>(sum).value, post[i]);
+  }
+}
+
+template <Activation activation, bool keeps_pre, typename P, typename S>
+void hidden_rows(const Hidden<P, S>& op) {
+#pragma omp parallel for schedule(static) if (op.n_samples * op.n_features > kSerial)
+  for (int64_t row = 0; row < op.n_samples; ++row) {
+    const int64_t first = row * op.n_features;
+    activate<activation, keeps_pre>(op.post + first, op.bias, op.n_features,
+                                    keeps_pre ? op.pre + first : nullptr);
+  }
+}
+
+template <Activation activation, typename P, typename S>
+void differentiate_hidden(const S* __restrict pre, int64_t n, P* __restrict grad,
+                          P* __restrict post) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const auto hidden = activated<activation>(widen(pre[i]));
+    narrow(widen(grad[i]) * hidden.slope, grad[i]);
+    narrow(hidden.value, post[i]);
+  }
+}
+
+template <typename T>
+void copy_row(const Matrix<const T>& from, int64_t row, int64_t n, const Matrix<T>& to) {
+  T buffer[kTile];
+  for (int64_t column = 0; column < n; column += kTile) {
+    const int64_t width = tile_width(n - column);
+    scatter(gather(from, row, column, width, buffer), width, to, row, column);
+  }
+}
+
+// The shift and the log-scale of one tile.
+template <typename P>
+struct Asked {
+  using T = Arithmetic<P>;
+  T shift[kTile];
+  T log_scale[kTile];
+
+  void read(const LastProduct<P>& product, int64_t n_moved, int64_t row, int64_t column,
+            int64_t n) {
+    const P* of_row = product.data + row * 2 * n_moved;
+    const int64_t of_log_scale = n_moved + column;
+    add_bias(of_row + column, product.bias + column, n, shift);
+    add_bias(of_row + of_log_scale, product.bias + of_log_scale, n, log_scale);
+  }
+};
+
+template <Direction direction, bool clamped, typename P>
+void couple_row(const MlpCoupling<P>& op, int64_t row) {
+  using T = Arithmetic<P>;
+  Asked<P> asked;
+  T moved[kTile], output[kTile];
+  T log_det = 0;
+  for (int64_t column = 0; column < op.n_moved; column += kTile) {
+    const int64_t n = tile_width(op.n_moved - column);
+    asked.read(op.product, op.n_moved, row, column, n);
+    log_det += transform<direction, clamped>(gather(op.moved, row, column, n, moved), asked.shift,
+                                             asked.log_scale, n, op.clamp, op.eps, output);
+    scatter(output, n, op.moved_output, row, column);
+    if (op.log_scale) narrow_all(asked.log_scale, n, op.log_scale + row * op.n_moved + column);
+  }
+  op.log_det[row] = log_det;
+}
+
+template <Direction direction, bool clamped, typename P>
+void couple_rows(const MlpCoupling<P>& op) {
+#pragma omp parallel for schedule(static) if (op.n_samples * op.n_moved > kSerial)
+  for (int64_t row = 0; row < op.n_samples; ++row) {
+    couple_row<direction, clamped>(op, row);
+    copy_row(op.kept, row, op.n_kept, op.kept_output);
+  }
+}
+
+template <Direction direction, bool clamped, typename P>
+void differentiate_row(const MlpCouplingGradient<P>& op, int64_t row) {
+  using T = Arithmetic<P>;
+  constexpr Direction back =
+      direction == Direction::forward ? Direction::inverse : Direction::forward;
+  Asked<P> asked;
+  T known_buffer[kTile], recovered[kTile], grad_output_buffer[kTile];
+  T grad_input[kTile], grad_log_scale[kTile], grad_shift[kTile];
+  const T grad_log_det = op.grad_log_det.data[row * op.grad_log_det.row_stride];
+  for (int64_t column = 0; column < op.n_moved; column += kTile) {
+    const int64_t n = tile_width(op.n_moved - column);
+    const T* x = gather(op.known, row, column, n, known_buffer);
+    const T* log_scale = op.log_scale + row * op.n_moved + column;
+    if (!op.log_scale) {
+      asked.read(op.product, op.n_moved, row, column, n);
+      log_scale = asked.log_scale;
+      transform<back, clamped>(x, asked.shift, log_scale, n, op.clamp, op.eps, recovered);
+      scatter(recovered, n, op.input, row, column);
+      if constexpr (direction == Direction::forward) x = recovered;
+    }
+    const T* grad_output = gather(op.grad_output, row, column, n, grad_output_buffer);
+    differentiate<direction, clamped>(grad_output, grad_log_det, x, log_scale, n, op.clamp, op.eps,
+                                      grad_input, grad_log_scale, grad_shift);
+    scatter(grad_input, n, op.grad_input, row, column);
+    P* grad_product = op.grad_product + row * 2 * op.n_moved + column;
+    narrow_all(direction == Direction::forward ? grad_output : grad_shift, n, grad_product);
+    narrow_all(grad_log_scale, n, grad_product + op.n_moved);
+  }
+}
+
+template <Direction direction, bool clamped, typename P>
+void differentiate_rows(const MlpCouplingGradient<P>& op) {
+#pragma omp parallel for schedule(static) if (op.n_samples * op.n_moved > kSerial)
+  for (int64_t row = 0; row < op.n_samples; ++row) differentiate_row<direction, clamped>(op, row);
+}
+
+}  // namespace
+
+template <Isa isa, Activation activation, typename P, typename S>
+void hidden_cpu(const Hidden<P, S>& op) {
+  op.pre ? hidden_rows<activation, true>(op) : hidden_rows<activation, false>(op);
+}
+
+template <Isa isa, Activation activation, typename P, typename S>
+void hidden_backward_cpu(const HiddenGradient<P, S>& op) {
+#pragma omp parallel for schedule(static) if (op.n_elements > kSerial)
+  for (int64_t first = 0; first < op.n_elements; first += kTile)
+    differentiate_hidden<activation>(op.pre + first, tile_width(op.n_elements - first),
+                                     op.grad + first, op.post + first);
+}
+
+template <Isa isa, Direction direction, typename P>
+void mlp_coupling_cpu(const MlpCoupling<P>& op) {
+  op.clamp > 0 ? couple_rows<direction, true>(op) : couple_rows<direction, false>(op);
+}
+
+template <Isa isa, Direction direction, typename P>
+void mlp_coupling_backward_cpu(const MlpCouplingGradient<P>& op) {
+  op.clamp > 0 ? differentiate_rows<direction, true>(op) : differentiate_rows<direction, false>(op);
+}
+
+#define INSTANTIATE_ACTIVATION(activation, P, S)                                     \
+  template void hidden_cpu<Isa::FASTINN_ISA, activation, P, S>(const Hidden<P, S>&); \
+  template void hidden_backward_cpu<Isa::FASTINN_ISA, activation, P, S>(             \
+      const HiddenGradient<P, S>&);
+#define INSTANTIATE_HIDDEN(P, S)                 \
+  INSTANTIATE_ACTIVATION(Activation::relu, P, S) \
+  INSTANTIATE_ACTIVATION(Activation::selu, P, S) \
+  INSTANTIATE_ACTIVATION(Activation::gelu, P, S) \
+  INSTANTIATE_ACTIVATION(Activation::silu, P, S)
+INSTANTIATE_HIDDEN(float, float)
+INSTANTIATE_HIDDEN(float, BFloat16)
+INSTANTIATE_HIDDEN(BFloat16, BFloat16)
+INSTANTIATE_HIDDEN(double, double)
+#undef INSTANTIATE_HIDDEN
+#undef INSTANTIATE_ACTIVATION
+
+#define INSTANTIATE(direction, P)                                                        \
+  template void mlp_coupling_cpu<Isa::FASTINN_ISA, direction, P>(const MlpCoupling<P>&); \
+  template void mlp_coupling_backward_cpu<Isa::FASTINN_ISA, direction, P>(               \
+      const MlpCouplingGradient<P>&);
+INSTANTIATE(Direction::forward, float)
+INSTANTIATE(Direction::inverse, float)
+INSTANTIATE(Direction::forward, BFloat16)
+INSTANTIATE(Direction::inverse, BFloat16)
+INSTANTIATE(Direction::forward, double)
+INSTANTIATE(Direction::inverse, double)
+#undef INSTANTIATE
+
+}  // namespace fastinn
