@@ -28,8 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a bench what it asks for: backends of its module's op, precisions, widths."""
     device = _device(metafunc.config)
-    if "hidden" in metafunc.fixturenames:
-        metafunc.parametrize("hidden", metafunc.module.TOKENS[device])
+    for width in {"hidden", "width"}.intersection(metafunc.fixturenames):
+        metafunc.parametrize(width, metafunc.module.TOKENS[device])
     if "precision" in metafunc.fixturenames:
         metafunc.parametrize("precision", _PRECISIONS[device])
     if "backend" in metafunc.fixturenames:

@@ -7,16 +7,14 @@ from torch import Tensor, nn
 
 Direction = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-ACTIVATIONS = {"gelu": lambda: nn.GELU(approximate="tanh"), "selu": nn.SELU}
 
-
-def network(d: int, hidden: int, device: str, activation: str = "gelu") -> nn.Sequential:
+def network(d: int, hidden: int, device: str) -> nn.Sequential:
     """Return a sub-network of two hidden layers from ``d // 2`` features to shift and log-scale."""
     torch.manual_seed(0)
     widths = [d // 2, hidden, hidden, 2 * (d - d // 2)]
     layers: list[nn.Module] = []
     for width, following in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(width, following, device=device), ACTIVATIONS[activation]()]
+        layers += [nn.Linear(width, following, device=device), nn.GELU("tanh")]
     return nn.Sequential(*layers[:-1])
 
 

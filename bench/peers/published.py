@@ -24,7 +24,7 @@ class PublishedBertINN(nn.Module):
         )
         d = weights["shift.2.bias"].shape[0]
         even = torch.arange(d, device=weights["shift.2.bias"].device) % 2 == 0
-        self.register_buffer("even", even.float())
+        self.register_buffer("even", even.to(weights["shift.2.bias"].dtype))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h, log_det = self._pass(x, self.even)
