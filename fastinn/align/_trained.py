@@ -35,7 +35,7 @@ class TrainedAligner(Aligner):
     """An aligner that is a network, trained step by step from a closed-form start.
 
     Attributes:
-        history_: Lists of equal length with one entry a checkpoint: ``"steps"``, ``"seconds"``,
+        history_: Lists of equal length with one entry a checkpoint: ``"steps"``, ``"seconds"``
             and the R2 of each direction on the validation rows.
         best_step_: Step of the checkpoint that was kept; 0 is the start.
         n_steps_: Steps that were made.
@@ -126,6 +126,10 @@ class TrainedAligner(Aligner):
     def _validate(self, x: Tensor, y: Tensor) -> dict[str, float]:
         """Return the R2 of each direction that is trained."""
 
+    def _monitor(self, x: Tensor) -> Callable[[], dict[str, float]]:
+        """Return what measures the network at every checkpoint besides its R2."""
+        return dict
+
     def _fit(self, source: Source) -> Self:
         x, y = source.validation
         self._initialise(x.shape[1], y.shape[1])
@@ -137,6 +141,7 @@ class TrainedAligner(Aligner):
             self.network_,
             self._loss,
             lambda: self._validate(x, y),
+            self._monitor(x),
             budget=Budget(self.max_steps, self.max_seconds),
             lr=self.lr,
             progress=self.progress,

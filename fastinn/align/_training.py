@@ -44,12 +44,13 @@ class Trainer:
         loss: Loss of a batch of source and target rows.
         validate: R2 of each direction on the validation rows, by name; the checkpoint with the
             largest sum wins, the untrained module takes part, and a perfect one ends training.
+        monitor: What else to enter in the history at every checkpoint, by name.
         budget: When to stop; the learning rate has decayed to zero by then.
         lr: Largest learning rate, of layers with at most 64 inputs; wider ones get less.
         progress: Show a progress bar if stderr is a terminal.
 
     Attributes:
-        history: Steps, seconds and each R2 at every checkpoint.
+        history: Steps, seconds, each R2 and what was monitored at every checkpoint.
         best_step: Step of the checkpoint that was kept.
         n_steps: Steps that were made.
         n_skipped: Those of them left out because their gradient was not finite.
@@ -61,12 +62,14 @@ class Trainer:
         module: nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor],
         validate: Callable[[], dict[str, float]],
+        monitor: Callable[[], dict[str, float]],
         *,
         budget: Budget,
         lr: float,
         progress: bool,
     ) -> None:
-        self._module, self._loss, self._validate = module, loss, validate
+        self._module, self._loss = module, loss
+        self._validate, self._monitor = validate, monitor
         self._budget, self._lr, self._progress = budget, lr, progress
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         groups = [{"params": [p], "scale": _width_scale(p)} for p in self._parameters]
@@ -119,7 +122,8 @@ class Trainer:
         scores = self._validate()
         error = sum(1 - score for score in scores.values())
         seconds = time.perf_counter() - self._start
-        for name, value in {"steps": self.n_steps, "seconds": seconds, **scores}.items():
+        entry = {"steps": self.n_steps, "seconds": seconds, **scores, **self._monitor()}
+        for name, value in entry.items():
             self.history.setdefault(name, []).append(value)
         if not self._best or error < self._least_error:
             self._least_error, self.best_step = error, self.n_steps

@@ -1,5 +1,6 @@
 """A learned bijection that starts as a closed-form linear one."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastinn import _checks
-from fastinn._types import Precision
+from fastinn._types import Activation, Memory, Precision
 from fastinn.align._sources import Source
 from fastinn.align._standard import Standard
 from fastinn.align._trained import TrainedAligner, in_batches
@@ -18,7 +19,7 @@ from fastinn.align.moment import MomentAligner
 from fastinn.align.procrustes import Procrustes
 from fastinn.moments import Moments
 from fastinn.nn import AffineCoupling, Flow, InvertibleLinear
-from fastinn.nn._mlp import Activation
+from fastinn.nn._round_trip import RoundTripGuard
 
 Start = Literal["cca", "linear", "procrustes", "identity"]
 
@@ -31,6 +32,10 @@ _STARTS: dict[Start, type[MomentAligner]] = {
 # Largest ratio of a gain of the start to the median gain. Keeps the condition of the linear
 # layer at 1e4 or less, so that a round trip in float32 is good to 1e-3 at worst.
 _GAIN_RATIO = 100.0
+
+# Largest round trip that needs no warning, and how many rows it is measured on at checkpoints.
+_ROUND_TRIP = 1e-3
+_ROUND_TRIP_ROWS = 1024
 
 
 class INN(TrainedAligner, Bijection):
@@ -62,12 +67,18 @@ class INN(TrainedAligner, Bijection):
         random_state: Seed of initialisation and shuffling.
         validation: Share of the documents (or rows) that picks the checkpoint.
         progress: Show a progress bar if stderr is a terminal.
-        precision: Rounding of the sub-networks' products; ``"fast"`` uses bfloat16, ``"high"``
-            is the same as ``"exact"``. Rotations and linear layer are float32 in all three.
+        precision: Rounding of the sub-networks' products, see
+            :func:`fastinn.ops.coupling_mlp`. Rotations and linear layer are float32 in any case.
+        memory: What a training step keeps for its backward pass, see :class:`fastinn.nn.Flow`.
+
+    Warns:
+        RuntimeWarning: Once, if the round trip is beyond 1e-3 at a checkpoint; it names the layer.
 
     Attributes:
         history_: Lists of equal length with one entry a checkpoint: ``"steps"``, ``"seconds"``,
-            ``"forward_r2"`` and, with the two-way objective, ``"inverse_r2"``.
+            ``"forward_r2"``, with the two-way objective ``"inverse_r2"``, and ``"round_trip"``,
+            the error of the flow's inverse on some validation rows, see
+            :func:`fastinn.nn.round_trip`.
         best_step_: Step of the checkpoint that was kept; 0 is the start.
         n_steps_: Steps that were made.
         skipped_steps_: Those of them left out because their gradient was not finite.
@@ -96,6 +107,7 @@ class INN(TrainedAligner, Bijection):
         validation: float = 0.1,
         progress: bool = True,
         precision: Precision = "exact",
+        memory: Memory = "store",
     ) -> None:
         self.objective = objective
         self.start = start
@@ -112,6 +124,7 @@ class INN(TrainedAligner, Bijection):
         self.validation = validation
         self.progress = progress
         self.precision = precision
+        self.memory = memory
 
     def _fit(self, source: Source) -> "INN":
         d_x, d_y = (rows.shape[1] for rows in source.validation)
@@ -135,9 +148,10 @@ class INN(TrainedAligner, Bijection):
                 activation=self.activation,
                 clamp=self.clamp,
                 precision=self.precision,
+                memory=self.memory,
             )
             layers += [coupling, InvertibleLinear(d_x, orthogonal=True)]
-        return Flow(*layers)
+        return Flow(*layers, memory=self.memory)
 
     def _start(self, moments: Moments) -> None:
         flow = self._flow
@@ -165,6 +179,11 @@ class INN(TrainedAligner, Bijection):
         if self.objective == "two-way":
             scores["inverse_r2"] = r2(x, self._inverse_transform(y))
         return scores
+
+    def _monitor(self, x: Tensor) -> Callable[[], dict[str, float]]:
+        guard = RoundTripGuard(self._flow, _ROUND_TRIP)
+        sample = self.network_.source(x[:: math.ceil(len(x) / _ROUND_TRIP_ROWS)])
+        return lambda: {"round_trip": guard.check(sample)}
 
     def _round_trip(self, x: Tensor) -> float:
         error = self._inverse_transform(self._transform(x)) - x

@@ -3,12 +3,12 @@
 from torch import Tensor, nn
 
 from fastinn import _checks
-from fastinn._types import Precision
+from fastinn._types import Activation, Precision
 from fastinn.align._trained import TrainedAligner, in_batches
 from fastinn.align.base import r2
 from fastinn.align.linear import LinearMap
 from fastinn.moments import Moments
-from fastinn.nn._mlp import Activation, mlp
+from fastinn.nn._mlp import mlp
 from fastinn.nn._precision import PRECISIONS, products
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, TypeAlias
 
 from torch import nn
 
-Activation: TypeAlias = Literal["relu", "selu", "gelu", "silu"]
+from fastinn._types import Activation
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

@@ -1,110 +1,88 @@
 """BERT-INN, the published bijection of Ren et al. 2023 (arXiv 2305.14555)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, selu
 
 from fastinn import _checks
-from fastinn._types import Precision
-from fastinn.nn._precision import PRECISIONS, products
+from fastinn._types import Backend, Memory, Precision
+from fastinn.nn.coupling import Coupling
 from fastinn.nn.flow import Flow
-from fastinn.ops import affine_coupling, affine_coupling_inverse
 
 Half: TypeAlias = Literal["even", "odd"]
 
-_CLAMP, _EPS = 1.0, 1e-8
 _NAMES = ("shift", "log_scale")
 _HALVES: tuple[Half, Half] = ("even", "odd")
 
 
 class BertINN(Flow):
-    """Two coupling passes, over the odd and then the even features, that share two networks.
+    """Two couplings, which move the odd and then the even features and share two networks.
 
     The published networks map all ``d`` features to all ``d``, with half of their input masked
     to zero and half of their output unused. Here the first layers are kept by input column and
-    the last ones by output row, even and odd apart, so that a pass multiplies only by what it
-    uses; the first layers of both networks read the same input and are one product.
+    the last ones by output row, even and odd apart, so that a coupling multiplies only by what it
+    uses. The middle layers and the first biases are the same parameters in both couplings.
 
     Build it with :func:`bert_inn`.
     """
 
-    def __init__(self, published: Mapping[str, Tensor], *, precision: Precision) -> None:
-        super().__init__()
-        self.precision = precision
-        weight = torch.cat([published[f"{name}.0.weight"] for name in _NAMES])
-        self.first = nn.ParameterDict({h: _every_other(weight.mT, h).mT for h in _HALVES})
-        self.first_bias = nn.Parameter(torch.cat([published[f"{name}.0.bias"] for name in _NAMES]))
-        self.shift, self.log_scale = (_Rest(published, name) for name in _NAMES)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map rows ``x``, shape ``(n, d)``, to ``y`` and ``log|det dy/dx|``, shape ``(n,)``."""
-        even, odd = x[:, ::2].contiguous(), x[:, 1::2]
-        odd, log_det_odd = self._pass(affine_coupling, odd, even, "even")
-        even, log_det_even = self._pass(affine_coupling, even, odd, "odd")
-        return _interleave(even, odd), log_det_odd + log_det_even
-
-    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Map rows ``y``, shape ``(n, d)``, to ``x`` and ``log|det dx/dy|``, shape ``(n,)``."""
-        even, odd = y[:, ::2], y[:, 1::2].contiguous()
-        even, log_det_even = self._pass(affine_coupling_inverse, even, odd, "odd")
-        odd, log_det_odd = self._pass(affine_coupling_inverse, odd, even, "even")
-        return _interleave(even, odd), log_det_odd + log_det_even
+    def __init__(
+        self,
+        published: Mapping[str, Tensor],
+        *,
+        precision: Precision,
+        memory: Memory,
+        backend: Backend | None,
+    ) -> None:
+        weights = [_stack(published, f"{i}.weight") for i in range(3)]
+        biases = [_stack(published, f"{i}.bias") for i in range(3)]
+        shared = nn.Parameter(weights[1]), nn.Parameter(biases[0]), nn.Parameter(biases[1])
+        couplings = []
+        for kept, moved in (_HALVES, _HALVES[::-1]):
+            first, last = _every_other(weights[0], -1, kept), _every_other(weights[2], -2, moved)
+            couplings.append(
+                Coupling(
+                    [nn.Parameter(first), shared[0], nn.Parameter(last)],
+                    [*shared[1:], nn.Parameter(_every_other(biases[2], -1, moved))],
+                    kept=kept,
+                    activation="selu",
+                    clamp=1.0,
+                    eps=1e-8,
+                    precision=precision,
+                    memory=memory,
+                    backend=backend,
+                )
+            )
+        super().__init__(*couplings, memory=memory)
 
     def to_published(self) -> dict[str, Tensor]:
         """Return the full-width weights: ``shift`` and ``log_scale``, layers 0, 1 and 2."""
-        weights = _interleave(self.first["even"], self.first["odd"]).chunk(2)
-        biases = self.first_bias.chunk(2)
-        layout: dict[str, Tensor] = {}
-        for name, rest, weight, bias in zip(
-            _NAMES, (self.shift, self.log_scale), weights, biases, strict=True
-        ):
-            layers = {"0.weight": weight, "0.bias": bias, **rest.published()}
-            layout |= {f"{name}.{key}": value.detach().clone() for key, value in layers.items()}
-        return layout
-
-    def _pass(
-        self, op: Callable[..., tuple[Tensor, Tensor]], moved: Tensor, kept: Tensor, half: Half
-    ) -> tuple[Tensor, Tensor]:
-        """Apply ``op`` to ``moved``; the networks read ``kept``, which is the half ``half``."""
-        other: Half = "odd" if half == "even" else "even"
-        with products(self.precision, kept):
-            first = selu(linear(kept, self.first[half], self.first_bias))
-            of_shift, of_log_scale = first.chunk(2, dim=1)
-            shift = self.shift(of_shift, other).to(kept.dtype)
-            log_scale = self.log_scale(of_log_scale, other).to(kept.dtype)
-        return op(moved, shift, log_scale, clamp=_CLAMP, eps=_EPS)
-
-
-class _Rest(nn.Module):
-    """The second and third layer of one network."""
-
-    def __init__(self, published: Mapping[str, Tensor], name: str) -> None:
-        super().__init__()
-        weight, bias = published[f"{name}.2.weight"], published[f"{name}.2.bias"]
-        self.middle = _linear(published[f"{name}.1.weight"], published[f"{name}.1.bias"])
-        self.even, self.odd = (
-            _linear(_every_other(weight, half), _every_other(bias, half)) for half in _HALVES
-        )
-
-    def forward(self, hidden: Tensor, half: Half) -> Tensor:
-        last = self.even if half == "even" else self.odd
-        out: Tensor = last(selu(self.middle(hidden)))
-        return out
-
-    def published(self) -> dict[str, Tensor]:
+        even, odd = (layer for layer in self.layers if isinstance(layer, Coupling))
+        # The coupling that keeps the odd features is the one whose outputs are the even ones.
+        stacks = {
+            "0.weight": _interleave(even.weights[0], odd.weights[0], -1),
+            "0.bias": even.biases[0],
+            "1.weight": even.weights[1],
+            "1.bias": even.biases[1],
+            "2.weight": _interleave(odd.weights[2], even.weights[2], -2),
+            "2.bias": _interleave(odd.biases[2], even.biases[2], -1),
+        }
         return {
-            "1.weight": self.middle.weight,
-            "1.bias": self.middle.bias,
-            "2.weight": _interleave(self.even.weight.mT, self.odd.weight.mT).mT,
-            "2.bias": _interleave(self.even.bias[None], self.odd.bias[None])[0],
+            f"{name}.{key}": stack[k].detach().clone()
+            for k, name in enumerate(_NAMES)
+            for key, stack in stacks.items()
         }
 
 
 def bert_inn(
-    d: int, *, published: Mapping[str, Tensor] | None = None, precision: Precision = "exact"
+    d: int,
+    *,
+    published: Mapping[str, Tensor] | None = None,
+    precision: Precision = "exact",
+    memory: Memory = "store",
+    backend: Backend | None = None,
 ) -> BertINN:
     r"""Build the bijection of Ren et al.
 
@@ -122,23 +100,25 @@ def bert_inn(
         d: Number of features, at least 2; odd widths have one even feature more.
         published: Full-width weights with the keys ``shift.{0,1,2}.{weight,bias}`` and
             ``log_scale.{0,1,2}.{weight,bias}``; by default drawn like those of ``nn.Linear``.
-        precision: Rounding of the networks' products; ``"fast"`` uses bfloat16, ``"high"`` is the
-            same as ``"exact"``. The features themselves keep their dtype in all three.
+        precision: Rounding of the networks' products, see :func:`fastinn.ops.coupling_mlp`. The
+            features themselves keep their dtype in all three.
+        memory: What the backward pass reads, see :class:`Flow`.
+        backend: Kernel to use; ``None`` picks the fastest for the device.
 
     Returns:
         A flow whose ``to_published()`` gives the full-width weights back.
 
     Raises:
-        ValueError: If ``d`` is below 2, or ``published`` lacks a key or has one of another shape.
+        ValueError: If ``d`` is below 2, an option is unknown, or ``published`` lacks a key or has
+            one of another shape.
 
     Source: Ren et al. 2023, All Roads Lead to Rome?, arXiv 2305.14555, section 3.
     """
     _checks.at_least(d, 2, "d")
-    _checks.one_of(precision, PRECISIONS, "precision")
     if published is None:
         published = _drawn(d)
     _check_layout(published, d)
-    return BertINN(published, precision=precision)
+    return BertINN(published, precision=precision, memory=memory, backend=backend)
 
 
 def _shapes(d: int) -> dict[str, tuple[int, int]]:
@@ -172,18 +152,19 @@ def _check_layout(published: Mapping[str, Tensor], d: int) -> None:
             )
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-    layer.weight, layer.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
-    return layer
+def _stack(published: Mapping[str, Tensor], key: str) -> Tensor:
+    """Return one tensor of both networks, that of the shift first."""
+    return torch.stack([published[f"{name}.{key}"] for name in _NAMES])
 
 
-def _every_other(tensor: Tensor, half: Half) -> Tensor:
-    return tensor[_HALVES.index(half) :: 2].contiguous()
+def _every_other(tensor: Tensor, dim: int, half: Half) -> Tensor:
+    index = torch.arange(_HALVES.index(half), tensor.shape[dim], 2, device=tensor.device)
+    return tensor.index_select(dim, index)
 
 
-def _interleave(even: Tensor, odd: Tensor) -> Tensor:
-    """Put the columns of two matrices back in turn; ``even`` may have one more."""
-    whole = even.new_empty(len(even), even.shape[1] + odd.shape[1])
-    whole[:, ::2], whole[:, 1::2] = even, odd
-    return whole
+def _interleave(even: Tensor, odd: Tensor, dim: int) -> Tensor:
+    """Put the halves of a dimension back in turn; ``even`` may have one more."""
+    even, odd = even.movedim(dim, 0), odd.movedim(dim, 0)
+    whole = even.new_empty(len(even) + len(odd), *even.shape[1:])
+    whole[::2], whole[1::2] = even, odd
+    return whole.movedim(0, dim)

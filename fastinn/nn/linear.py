@@ -4,12 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from fastinn.nn._autocast import outside_autocast
+from fastinn.nn._recompute import LayerGradients
+
 
 class InvertibleLinear(nn.Module):
     r"""Linear bijection :math:`y = x W^\top + b`, learned or a fixed rotation.
 
-    Products and the inverse are computed in the dtype of the rows, never in 16 bits: a map
-    between two representation spaces is too ill-conditioned for that.
+    Products and the inverse are computed in the dtype of the rows, never in 16 bits, autocast or
+    not: a map between two representation spaces is too ill-conditioned for that.
 
     Args:
         d: Number of features.
@@ -37,21 +40,64 @@ class InvertibleLinear(nn.Module):
             self.weight = nn.Parameter(weight.clone())
             self.bias = nn.Parameter(weight.new_zeros(d))
 
+    @outside_autocast
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows ``x``, shape ``(n, d)``, to ``y`` and ``log|det W|``, shape ``(n,)``."""
         return linear(x, self.weight.to(x.dtype), self.bias), self._log_det(x)
 
+    @outside_autocast
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows ``y``, shape ``(n, d)``, to ``x`` and ``-log|det W|``, shape ``(n,)``."""
         if self.orthogonal:
             return y @ self.weight.to(y.dtype), self._log_det(y)
-        x = torch.linalg.solve(self.weight.mT, y - self.bias, left=False)
-        return x, -self._log_det(y)
+        return _solve(self.weight, self.bias, y), -self._log_det(y)
+
+    def vjp(
+        self,
+        parameters: list[Tensor],
+        rows: Tensor | None,
+        out: Tensor,
+        grad_out: Tensor,
+        grad_log_det: Tensor | None,
+        *,
+        inverse: bool,
+    ) -> LayerGradients:
+        """Go back through the layer, or its inverse, in closed form.
+
+        Args:
+            parameters: Values of weight and bias at the forward pass; none of a rotation.
+            rows: What came in, shape ``(n, d)``; ``None`` recovers it from ``out``.
+            out: What the layer returned, shape ``(n, d)``.
+            grad_out: Gradient by ``out``, shape ``(n, d)``.
+            grad_log_det: Gradient by the log-determinant, shape ``(n,)``; ``None`` is zero.
+            inverse: Whether the forward pass was :meth:`inverse`.
+        """
+        if self.orthogonal:
+            weight = self.weight.to(out.dtype)
+            back = weight.mT if inverse else weight
+            return LayerGradients(out @ back, grad_out @ back, [])
+        weight, bias = parameters
+        if inverse:
+            rows = linear(out, weight, bias) if rows is None else rows
+            grad_rows = torch.linalg.solve(weight, grad_out, left=False)
+            grad_weight, grad_bias = -grad_rows.mT @ out, -grad_rows.sum(0)
+        else:
+            rows = _solve(weight, bias, out) if rows is None else rows
+            grad_rows = grad_out @ weight
+            grad_weight, grad_bias = grad_out.mT @ rows, grad_out.sum(0)
+        if grad_log_det is not None:
+            total = -grad_log_det.sum() if inverse else grad_log_det.sum()
+            grad_weight = grad_weight + total * torch.linalg.inv(weight).mT
+        return LayerGradients(rows, grad_rows, [grad_weight, grad_bias])
 
     def _log_det(self, rows: Tensor) -> Tensor:
         if self.orthogonal:
             return rows.new_zeros(len(rows))
         return torch.linalg.slogdet(self.weight).logabsdet.expand(len(rows))
+
+
+def _solve(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
+    return torch.linalg.solve(weight.mT, y - bias, left=False)
 
 
 def random_rotation(d: int) -> Tensor:

@@ -91,7 +91,7 @@ def test_the_null_direction_of_x_goes_to_that_of_y():
 
 def test_history_starts_at_step_0_and_holds_both_directions(fitted):
     history = fitted.history_
-    assert history.keys() == {"steps", "seconds", "forward_r2", "inverse_r2"}
+    assert history.keys() == {"steps", "seconds", "forward_r2", "inverse_r2", "round_trip"}
     assert history["steps"][0] == 0
     assert history["steps"][-1] == fitted.n_steps_ == QUICK["max_steps"]
     assert sorted(history["seconds"]) == history["seconds"]
