@@ -1,4 +1,4 @@
-"""Which machine, which versions and which commit a measurement is of; no names of hosts or paths."""
+"""Which machine, versions and commit a measurement is of; no names of hosts or paths."""
 
 import os
 import platform

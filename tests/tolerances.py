@@ -21,6 +21,7 @@ EXACT_BIJECTION = 1e-12
 # Whole results and gradients at the shapes of the benches, relative to the largest entry: float32
 # sums of up to 3072 products, and operands rounded to bfloat16 (2^-9) in up to six products in turn.
 BENCH = {"exact": 2e-5, "high": 2e-5, "fast": 3e-2}
+
 # Gradients from rows that eight couplings recovered, over the largest entry, against those from
 # stored rows. float32 measures 4e-7 to 6e-7, a few roundings a layer. With 16-bit operands the
 # last bit of a recovered row can tip the rounding of an operand, by 2^-8 of itself: 2e-3 to 4e-3.

@@ -62,7 +62,10 @@ def test_one_direction(comparison, device, backend, direction):
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_backward(comparison, device, backend, direction):
     leaves = [tensor.requires_grad_() for tensor in inputs(device)]
-    grad_out = rows(TOKENS[device], D, device, seed=3), rows(TOKENS[device], 1, device, seed=4)[:, 0]
+    grad_out = (
+        rows(TOKENS[device], D, device, seed=3),
+        rows(TOKENS[device], 1, device, seed=4)[:, 0],
+    )
 
     def backward(op, *tensors):
         """Return the gradients as a call: the graph of one forward pass is gone through again."""

@@ -47,9 +47,7 @@ def test_one_direction(comparison, device, backend, precision, direction, hidden
     calls = {name: peer if op is coupling_mlp else peer.inverse for name, peer in peers.items()}
     ceiling, passes = of_precision(device, precision)
     work = 2.0 * passes * tokens * multiply_adds(D, hidden)
-    case = Case(
-        f"{direction}, h = {hidden}", tokens, ceiling, work, precision, backend, absent
-    )
+    case = Case(f"{direction}, h = {hidden}", tokens, ceiling, work, precision, backend, absent)
     with torch.no_grad():
         exact = ours(op, network(D, hidden, device).double(), backend="reference")
         error = relative_error(map(ends, layer(x)), exact(ends(x).double()))
