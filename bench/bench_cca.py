@@ -18,7 +18,6 @@ from workloads import rows
 
 from fastinn.align import CCA
 
-OP = "cca"
 SLOW = "scikit-learn"  # iterates component by component
 SHAPES = {"2k x 16": (2000, 16), "20k x 768": (20_000, 768), "100k x 768": (100_000, 768)}
 STREAMED = (10_000, 100_000, 1_000_000)
@@ -76,5 +75,10 @@ def test_memory_does_not_grow(results, capsys, n):
     peak = int(subprocess.check_output([sys.executable, script, str(n)], text=True))
     with capsys.disabled():
         print(f"\ncca: {n:,} streamed rows | peak {peak / 2**20:,.0f} MiB resident", end="")
-    case = {"bench": OP, "case": f"{n:,} rows, streamed", "precision": "high", "backend": "default"}
+    case = {
+        "bench": "cca",
+        "case": f"{n:,} rows, streamed",
+        "precision": "high",
+        "backend": "default",
+    }
     results.add({**case, "peak_memory": peak})

@@ -31,7 +31,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for width in {"hidden", "width"}.intersection(metafunc.fixturenames):
         metafunc.parametrize(width, metafunc.module.TOKENS[device])
     if "precision" in metafunc.fixturenames:
-        metafunc.parametrize("precision", _PRECISIONS[device])
+        precisions = getattr(metafunc.module, "PRECISIONS", _PRECISIONS)
+        metafunc.parametrize("precision", precisions[device])
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", _backends(metafunc.module.OP, device))
 
@@ -73,7 +74,8 @@ def comparison(
             print(f"\n{line}", end="")
 
     rounds = request.config.getoption("--rounds")
-    return Comparison(request.module.OP, device, rounds, benchmark, results, report)
+    bench = request.path.stem.removeprefix("bench_")
+    return Comparison(bench, device, rounds, benchmark, results, report)
 
 
 if find_spec("pytest_benchmark") is None:

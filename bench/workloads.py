@@ -1,6 +1,7 @@
 """What the benches of coupling layers have in common: networks, training step, sizes."""
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ def network(d: int, hidden: int, device: str) -> nn.Sequential:
     torch.manual_seed(0)
     widths = [d // 2, hidden, hidden, 2 * (d - d // 2)]
     layers: list[nn.Module] = []
-    for width, following in zip(widths, widths[1:], strict=False):
+    for width, following in pairwise(widths):
         layers += [nn.Linear(width, following, device=device), nn.GELU("tanh")]
     return nn.Sequential(*layers[:-1])
 

@@ -62,10 +62,8 @@ def test_one_direction(comparison, device, backend, direction):
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_backward(comparison, device, backend, direction):
     leaves = [tensor.requires_grad_() for tensor in inputs(device)]
-    grad_out = (
-        rows(TOKENS[device], D, device, seed=3),
-        rows(TOKENS[device], 1, device, seed=4)[:, 0],
-    )
+    n = TOKENS[device]
+    grad_out = rows(n, D, device, seed=3), rows(n, 1, device, seed=4)[:, 0]
 
     def backward(op, *tensors):
         """Return the gradients as a call: the graph of one forward pass is gone through again."""
@@ -80,7 +78,7 @@ def test_backward(comparison, device, backend, direction):
     error = check(relative_error(map(ends, ours()), expected), BENCH["exact"], backend)
     work = MATRICES_BACKWARD[direction] * leaves[0].nbytes
     comparison(
-        Case(f"{direction}'s backward", TOKENS[device], copying(device), work, "exact", backend),
+        Case(f"{direction}'s backward", n, copying(device), work, "exact", backend),
         ours,
         {name: backward(peer, *leaves) for name, peer in peers_of(direction).items()},
         error,
