@@ -16,7 +16,7 @@ TOKENS = {
     "cpu": {768: 65_536, 8 * 768: 4096},
     "cuda": {768: 2**20, 8 * 768: 2**17, 25 * 768: 2**14},
 }
-PRECISIONS = dict.fromkeys(TOKENS, ["high", "exact", "fast"])
+PRECISIONS = {device: ["high", "exact", "fast"] for device in TOKENS}
 # One product of 16 bits is a tensor core's; "high" needs three of them for one in float32.
 CEILINGS = {
     ("cpu", "exact"): ("float64", 1),
@@ -34,7 +34,9 @@ def correlations(products):
 
 
 def peers_of(x):
-    found = {"torch float32": lambda: x.T @ x, "torch float64": lambda: _float64(x)}
+    found = {"torch float32": lambda: x.T @ x}
+    if x.is_cuda or x.shape[1] == 768:  # seconds a call on CPUs
+        found["torch float64"] = lambda: _float64(x)
     if not x.is_cuda:
         array = x.numpy().astype("float64")
         found["numpy float64"] = lambda: array.T @ array
