@@ -9,6 +9,9 @@ ELEMENTWISE = {torch.float32: 2e-6, torch.float64: 1e-14}
 # Sums over a row grow with its length: log-determinants and weight gradients.
 ROW_SUM = {torch.float32: 2e-5, torch.float64: 1e-13}
 
+# 16-bit products: operands and results carry 8 bits (4e-3), and a layer chains a few of them.
+ROUNDED = 3e-2
+
 # float64 against float64 of the same formula in another order of operations.
 FORMULA = 1e-10
 

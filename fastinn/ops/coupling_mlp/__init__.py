@@ -121,6 +121,7 @@ def coupling_mlp_inverse(
     return _compute(layer, y, list(weights), list(biases), memory, backend)
 
 
+@torch.no_grad()
 def coupling_mlp_vjp(
     out: Tensor,
     grad_out: Tensor,
@@ -156,7 +157,8 @@ def coupling_mlp_vjp(
         backend: See :func:`coupling_mlp`.
 
     Returns:
-        The layer's input ``rows`` and the gradients by it, the weights and the biases.
+        The layer's input ``rows`` and the gradients by it, the weights and the biases. None of
+        them has gradients of its own.
 
     Raises:
         ValueError: See :func:`coupling_mlp`, as for the other errors.

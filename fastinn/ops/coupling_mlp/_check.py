@@ -63,7 +63,7 @@ def _layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
     if len(weights) != len(biases):
         raise ValueError(f"{len(weights)} weights and {len(biases)} biases, expected one a layer")
     stack = weights[0].shape[:-2]
-    if stack not in ((), (2,)):
+    if weights[0].ndim < 2 or stack not in ((), (2,)):
         raise ValueError(
             f"weights[0] has shape {tuple(weights[0].shape)}, expected (out, in), or (2, out, in) "
             "for two networks"

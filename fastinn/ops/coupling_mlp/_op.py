@@ -111,6 +111,12 @@ def _backward(
     return (*gradients, *[None] * (_N_OPTIONS + 2))
 
 
+def _backward_twice(ctx: Any, *_: Any) -> None:
+    raise NotImplementedError(
+        "the kernels of coupling_mlp have no second derivatives; backend='reference' has"
+    )
+
+
 _LIBRARY.define(
     f"coupling_mlp(Tensor rows, Tensor[] weights, Tensor[] biases, {_OPTIONS}, bool store, "
     "str backend) -> (Tensor, Tensor, Tensor[])"
@@ -128,6 +134,7 @@ torch.library.register_fake("fastinn::coupling_mlp_backward", empty_gradients, l
 torch.library.register_autograd(
     "fastinn::coupling_mlp", _backward, setup_context=_save, lib=_LIBRARY
 )
+torch.library.register_autograd("fastinn::coupling_mlp_backward", _backward_twice, lib=_LIBRARY)
 
 forward = torch.ops.fastinn.coupling_mlp.default
 backward = torch.ops.fastinn.coupling_mlp_backward.default
