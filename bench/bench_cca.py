@@ -75,10 +75,5 @@ def test_memory_does_not_grow(results, capsys, n):
     peak = int(subprocess.check_output([sys.executable, script, str(n)], text=True))
     with capsys.disabled():
         print(f"\ncca: {n:,} streamed rows | peak {peak / 2**20:,.0f} MiB resident", end="")
-    case = {
-        "bench": "cca",
-        "case": f"{n:,} rows, streamed",
-        "precision": "high",
-        "backend": "default",
-    }
-    results.add({**case, "peak_memory": peak})
+    case = {"bench": "cca", "case": f"{n:,} rows, streamed"}
+    results.add({**case, "precision": "high", "backend": "default", "peak_memory": peak})
