@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import machine
 import pytest
@@ -78,18 +77,25 @@ def comparison(
     return Comparison(bench, device, rounds, benchmark, results, report)
 
 
-if find_spec("pytest_benchmark") is None:
+class _Benchmark:
+    """Stands in for the fixture of pytest-benchmark: runs, and keeps no statistics."""
 
-    class _Benchmark:
-        """Stands in for the plugin where it is not installed: runs, and keeps no statistics."""
+    def __init__(self) -> None:
+        self.extra_info: dict[str, object] = {}
 
-        def __init__(self) -> None:
-            self.extra_info: dict[str, object] = {}
+    def pedantic(self, call: Callable[[], object], *, rounds: int) -> None:
+        for _ in range(rounds):
+            call()
 
-        def pedantic(self, call: Callable[[], object], *, rounds: int) -> None:
-            for _ in range(rounds):
-                call()
+
+class _WithoutPlugin:
+    """Gives the fixture where pytest-benchmark is not installed."""
 
     @pytest.fixture
-    def benchmark() -> _Benchmark:
+    def benchmark(self) -> _Benchmark:
         return _Benchmark()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.hasplugin("benchmark"):
+        config.pluginmanager.register(_WithoutPlugin(), "benchmark-fallback")
