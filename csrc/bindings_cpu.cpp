@@ -7,6 +7,7 @@
 #include "common/bfloat16.h"
 #include "common/isa.h"
 #include "coupling_mlp/bindings.h"
+#include "second_moments/bindings.h"
 
 namespace py = pybind11;
 
@@ -74,6 +75,11 @@ struct Cpu {
   static void run(const MlpCouplingGradient<P>& op) {
     with_isa(chosen_isa, [&](auto isa) { mlp_coupling_backward_cpu<isa, direction>(op); });
   }
+
+  template <typename T>
+  static void run(const SecondMoments& op) {
+    with_isa(chosen_isa, [&](auto isa) { second_moments_cpu<isa, T>(op); });
+  }
 };
 
 }  // namespace
@@ -86,4 +92,5 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("use_isa", &use_isa);
   bind_affine_coupling<Cpu>(m);
   bind_coupling_mlp<Cpu>(m);
+  bind_second_moments<Cpu>(m);
 }

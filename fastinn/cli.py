@@ -23,7 +23,7 @@ from fastinn.embed.seeds import card, shipped_seeds
 from fastinn.metrics import evaluate
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
-from fastinn.study.layers import Comparison, Results, compare
+from fastinn.study.layers import Comparison, Results, compare, moments_size
 from fastinn.study.passes import View, run_pass
 from fastinn.study.sanity import sanity_check
 
@@ -111,6 +111,9 @@ def compare_command(
     jobs: Annotated[
         int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
     ] = None,
+    storage: Annotated[
+        Path | None, typer.Option(help="Folder for moments that memory does not hold.")
+    ] = None,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-compare"),
     overwrite: Overwrite = False,
@@ -131,6 +134,7 @@ def compare_command(
         mlp=MLPMap(random_state=random_state),
         max_rows=max_rows,
         n_jobs=jobs or _processors(),
+        storage=storage,
     )
     text = _corpus(corpus, column, documents)
     _compare(encoders, text, how, folder, as_json, "fastinn compare")
@@ -292,6 +296,7 @@ def _compare(
 ) -> None:
     """Run a comparison into ``folder``; Ctrl-C keeps the parts that are finished."""
     finished: Results = {}
+    _say(as_json, f"Moments to accumulate: {moments_size(encoders, how.cells)}")
 
     def save(results: Results) -> None:
         finished.update(results)

@@ -11,7 +11,7 @@ from fastinn import _checks
 from fastinn._arrays import as_tensor
 from fastinn._types import Array, View
 from fastinn.align.base import Aligner, Bijection
-from fastinn.moments import Moments
+from fastinn.moments import Mispaired, Moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
 
 
@@ -34,7 +34,7 @@ class Factors:
         moments: Moments that do not change any more.
     """
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: Moments | Mispaired) -> None:
         self.moments = moments
         self._cov = lru_cache(maxsize=16)(self._compute_cov)
         self._whitening = lru_cache(maxsize=None)(self._compute_whitening)

@@ -41,11 +41,7 @@ class Stream:
     @property
     def n_features(self) -> dict[tuple[str, int], int]:
         """Width of each view."""
-        return {
-            (seed, layer): encoder.n_features
-            for seed, encoder in self.encoders.items()
-            for layer in encoder.layers
-        }
+        return views_of(self.encoders)
 
     def __iter__(self) -> Iterator[Block]:
         """Iterate over the blocks; the text is tokenised once for all seeds."""
@@ -98,6 +94,15 @@ def stream(
         ValueError: If the tokenizers differ.
     """
     return Stream(sources, corpus, tokens_per_block=tokens_per_block)
+
+
+def views_of(encoders: Mapping[str, Encoder]) -> dict[tuple[str, int], int]:
+    """Return the width of each ``(seed, layer)`` that the encoders read."""
+    return {
+        (seed, layer): encoder.n_features
+        for seed, encoder in encoders.items()
+        for layer in encoder.layers
+    }
 
 
 def check_keys(keys: Mapping[str, Tensor]) -> Tensor:

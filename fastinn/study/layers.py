@@ -1,12 +1,12 @@
 """Every pair of seeds, layer by layer: which maps carry one space into the other."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations, product
+from pathlib import Path
 from platform import python_version
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ from fastinn.align import CCA, INN, PWCCA, SVCCA, LinearMap, MLPMap, Procrustes
 from fastinn.align.moment import Factors
 from fastinn.embed import Corpus, Encoder, stream
 from fastinn.embed.corpus import SPLITS, Split
+from fastinn.embed.stream import views_of
 from fastinn.metrics import (
     evaluate_moments,
     linear_cka_moments,
@@ -27,6 +28,7 @@ from fastinn.metrics import (
     round_trip_error,
     similarity_moments,
 )
+from fastinn.moments import Moments, MomentsSize, Pairs
 from fastinn.study.passes import Pass, View, run_pass
 
 Results: TypeAlias = dict[str, Any]
@@ -37,6 +39,12 @@ Network = TypeVar("Network", INN, MLPMap)
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
 _SAVE_EVERY_SECONDS = 10
+
+# The covariances that the cells need; those of one seed's layers with each other never.
+_PAIRS: dict[str, Pairs] = {"all": "across-seeds", "same-layer": "within-layer"}
+
+# A null is found in the training rows and read off the test rows.
+_WITH_NULL: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass
@@ -52,6 +60,7 @@ class Comparison:
         max_rows: Rows the networks are trained on at most, the first of the training split; the
             closed forms use all.
         n_jobs: Pairs whose networks are trained at the same time.
+        storage: Folder for the moments where memory does not hold them; ``None``: in memory.
     """
 
     cells: Literal["all", "same-layer"] = "all"
@@ -60,6 +69,7 @@ class Comparison:
     mlp: MLPMap = field(default_factory=MLPMap)
     max_rows: int = 200_000
     n_jobs: int = 1
+    storage: Path | None = None
 
 
 def compare(
@@ -93,7 +103,7 @@ def compare(
     """
     if len(encoders) < 2:
         raise ValueError(f"there are {len(encoders)} seeds to compare, expected two or more")
-    _check_memory(encoders, how.cells)
+    moments_size(encoders, how.cells).check(how.storage)
     start = saved = time.perf_counter()
     networks = _network_pairs(encoders, how.network_layers)
     passes = _passes(encoders, corpus, how, networks)
@@ -149,8 +159,8 @@ class _Linear:
         self._train = Factors(self.passes["train"].moments)
         self._validation = Factors(self.passes["validation"].moments)
         self._test = Factors(self.passes["test"].moments)
-        self._null = Factors(self.passes["train"].null)
-        self._null_test = Factors(self.passes["test"].null)
+        self._null = Factors(self.passes["train"].moments.mispaired)
+        self._null_test = Factors(self.passes["test"].moments.mispaired)
 
     def scores(self, a: View, b: View) -> list[Record]:
         """Score each map both ways: bijections by their inverse, others by a second map."""
@@ -171,20 +181,15 @@ class _Linear:
         return records
 
     def similarities(self, a: View, b: View) -> list[Record]:
-        """Correlate held-out variates; on same-layer cells beside those of mispaired rows."""
+        """Correlate held-out variates, beside those found in and held out of mispaired rows."""
         records = []
         for name, aligner in {"mean CCA": CCA(), "SVCCA": SVCCA(), "PWCCA": PWCCA()}.items():
             value = similarity_moments(aligner.from_moments(self._train, a, b), self._test, a, b)
-            null = None
-            if a[1] == b[1]:
-                aligner.from_moments(self._null, a, b)
-                null = similarity_moments(aligner, self._null_test, a, b)
+            aligner.from_moments(self._null, a, b)
+            null = similarity_moments(aligner, self._null_test, a, b)
             records.append(_similarity(name, a, b, value, null))
-        null = linear_cka_moments(self._null_test, a, b) if a[1] == b[1] else None
-        return [
-            *records,
-            _similarity("linear CKA", a, b, linear_cka_moments(self._test, a, b), null),
-        ]
+        value, null = (linear_cka_moments(m, a, b) for m in (self._test, self._null_test))
+        return [*records, _similarity("linear CKA", a, b, value, null)]
 
     def spectrum(self, a: View, b: View) -> Record:
         """Return all canonical correlations of a pair at one layer, on the training rows."""
@@ -264,7 +269,7 @@ def _record(
     }
 
 
-def _similarity(measure: str, a: View, b: View, value: float, null: float | None) -> Record:
+def _similarity(measure: str, a: View, b: View, value: float, null: float) -> Record:
     places = {"a": a[0], "b": b[0], "layer_a": a[1], "layer_b": b[1]}
     return {"measure": measure, **places, "value": value, "null": null}
 
@@ -294,19 +299,14 @@ def _network_pairs(encoders: Mapping[str, Encoder], layers: Sequence[int]) -> li
     return pairs
 
 
-def _check_memory(encoders: Mapping[str, Encoder], cells: str) -> None:
-    """Refuse moments that this machine cannot hold, before any text is read."""
-    widths = [len(encoder.layers) * encoder.n_features for encoder in encoders.values()]
-    a_layer = [encoder.n_features for encoder in encoders.values()]
-    n_layers = max(len(encoder.layers) for encoder in encoders.values())
-    entries = sum(widths) ** 2 if cells == "all" else n_layers * sum(a_layer) ** 2
-    needed = 8 * len(SPLITS) * (entries + n_layers * sum(a_layer) ** 2)  # the null is by layer
-    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > held:
-        raise ValueError(
-            f"the moments of {len(encoders)} models need {needed / 1e9:,.0f} GB and this machine "
-            f"has {held / 1e9:,.0f} GB; compare the same layers only, fewer layers or fewer models"
-        )
+def moments_size(encoders: Mapping[str, Encoder], cells: str) -> MomentsSize:
+    """Return what the moments of all splits will take, before any text is read."""
+    n_features = views_of(encoders)
+    sizes = [
+        Moments.estimate(n_features, pairs=_PAIRS[cells], mispaired=split in _WITH_NULL)
+        for split in SPLITS
+    ]
+    return sum(sizes, MomentsSize(0, 0))
 
 
 def _passes(
@@ -316,9 +316,11 @@ def _passes(
     return {
         split: run_pass(
             stream(encoders, corpus.split(split)),
-            pairs="all" if how.cells == "all" else "within-layer",
+            pairs=_PAIRS[how.cells],
             sampled=sampled,
             max_rows=how.max_rows,
+            mispaired=split in _WITH_NULL,
+            storage=how.storage,
             label=f"read {split}",
         )
         for split in SPLITS
@@ -345,6 +347,7 @@ def _header(
             "tokenizer_hash": first.tokens.fingerprint(),
             "documents": {split: done.n_documents for split, done in passes.items()},
             "tokens": {split: int(done.moments.count) for split, done in passes.items()},
+            "null_same_document": {s: passes[s].same_document for s in _WITH_NULL},
         },
         "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
         "settings": {

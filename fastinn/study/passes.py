@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,16 +20,16 @@ class Pass:
     """What one split of the corpus left behind.
 
     Attributes:
-        moments: Of all views.
-        null: Of the views of each layer with every seed's rows moved by another distance, so that
-            no row meets its own token: what any statistic gives where nothing is shared.
+        moments: Of all views, mispaired ones too if they were asked for.
+        same_document: Share of the mispaired rows that meet their own document, because it is
+            longer than the distance by which they are moved.
         rows: A bounded sample of the rows of some views, shape ``(n, d)`` each.
         documents: Document number of each sampled row, shape ``(n,)``.
         n_documents: Number of documents read.
     """
 
     moments: Moments
-    null: Moments
+    same_document: float
     rows: dict[View, Tensor]
     documents: Tensor
     n_documents: int
@@ -41,6 +42,8 @@ def run_pass(
     sampled: Iterable[View] = (),
     max_rows: int = 0,
     precision: Precision = "high",
+    mispaired: bool = False,
+    storage: Path | None = None,
     label: str = "pass",
 ) -> Pass:
     """Read ``stream`` once.
@@ -51,30 +54,31 @@ def run_pass(
         sampled: Views whose rows are kept.
         max_rows: How many rows of them at most, the first ones.
         precision: Of the products.
+        mispaired: Whether to accumulate mispaired rows for null bands; doubles the products.
+        storage: Folder for the totals; ``None`` keeps them in memory.
         label: What the progress bar says.
 
     Raises:
         ValueError: If the split holds no text.
     """
-    moments = Moments(stream.n_features, pairs=pairs, precision=precision)
-    null = Moments(stream.n_features, pairs="within-layer", precision=precision)
+    moments = Moments(
+        stream.n_features, pairs=pairs, precision=precision, mispaired=mispaired, storage=storage
+    )
     sample = _Sample(tuple(sampled), max_rows)
-    n_documents, last = 0, -1
+    n_documents, last, n_same = 0, -1, 0
     for block in tqdm(stream, label, unit=" blocks", disable=None):
         moments.update(block.rows)
-        null.update(_mispaired(block.rows))
+        n_same += _n_same_document(block.documents, len(stream.encoders))
         sample.add(block)
         numbers = block.documents.unique()
         n_documents += int((numbers > last).sum())
         last = int(numbers[-1])
-    return Pass(moments, null, *sample.finish(), n_documents)
+    return Pass(moments, n_same / moments.n_rows, *sample.finish(), n_documents)
 
 
-def _mispaired(rows: dict[View, Tensor]) -> dict[View, Tensor]:
-    """Roll the rows of each seed by its own distance, the distances as far apart as can be."""
-    seeds = list(dict.fromkeys(seed for seed, _ in rows))
-    stride = max(1, len(next(iter(rows.values()))) // len(seeds))
-    return {view: x.roll(seeds.index(view[0]) * stride, dims=0) for view, x in rows.items()}
+def _n_same_document(documents: Tensor, n_seeds: int) -> int:
+    """Count the rows that meet their document when moved by the least distance of two seeds."""
+    return int((documents == documents.roll(max(1, len(documents) // n_seeds))).sum())
 
 
 class _Sample:

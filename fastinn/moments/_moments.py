@@ -1,12 +1,10 @@
-"""Means and covariances of many views of the same tokens, from one pass over the rows."""
+"""The class that users hold: checks, blocks of rows, and the files of save and load."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from os import PathLike
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Self, get_args
 
 import torch
 import torch.distributed as dist
@@ -16,27 +14,37 @@ from fastinn import _checks
 from fastinn._arrays import as_tensor, like
 from fastinn._saved import load_tensors, save_tensors
 from fastinn._types import Array, Precision, View
+from fastinn.moments._mispaired import Mispaired
+from fastinn.moments._products import Pairs, Place, groups_apart, n_entries, products_of
+from fastinn.moments._storage import MomentsSize
+from fastinn.moments._total import Total
 from fastinn.ops.second_moments import second_moments
-
-Pairs: TypeAlias = Literal["all", "within-layer"] | Sequence[tuple[View, View]]
-_Product: TypeAlias = tuple[tuple[View, ...], tuple[View, ...]]
+from fastinn.ops.second_moments.reference import product_dtype
 
 _BLOCK_ROWS = 16_384
 _METADATA = "moments"
+
+# Rows that are shifted and summed while they are in the cache.
+_SUMMED_ROWS = 512
 
 
 class Moments:
     """Count, means and covariances of paired rows, in memory independent of their number.
 
     Rows are shifted by a rounded mean of the first block before they are multiplied, so that
-    large means cost no digits, and blocks are merged in float64 by the pairwise update.
+    large means cost no digits, and blocks are merged in float64 by the pairwise update, in place.
 
     Args:
         n_features: Width of each view, ``{view: d}``; a view is a name or ``(seed, layer)``.
         pairs: Which views are multiplied with which: ``"all"``, ``"within-layer"`` (views of the
-            same layer, in one product a layer) or a list of pairs. Each view's own covariance is
-            always there.
+            same layer), ``"across-seeds"`` (views of different seeds, at any layers) or a list of
+            pairs. Each view's own covariance is always there.
         precision: Rounding of the products, see :func:`fastinn.ops.second_moments`.
+        mispaired: Whether to accumulate each pair a second time with the rows of every view moved
+            by another distance within their block, for :attr:`mispaired`. Doubles the work, but
+            for own covariances.
+        storage: Folder in which to keep the totals, in an unnamed file that is gone with the
+            moments; ``None`` keeps them in memory, on the device of the first rows.
 
     Attributes:
         n_rows: Number of rows seen, whatever their weights.
@@ -44,7 +52,8 @@ class Moments:
             rounding of the rows and products seen; what is below counts as zero.
 
     Raises:
-        ValueError: If a width is not positive, or a pair names an unknown view.
+        ValueError: If a width is not positive, a pair names an unknown view, or there is no room;
+            see :meth:`estimate`.
 
     Source: Chan, Golub and LeVeque 1979; Pebay 2008, SAND2008-6212.
     """
@@ -55,6 +64,8 @@ class Moments:
         *,
         pairs: Pairs = "all",
         precision: Precision = "high",
+        mispaired: bool = False,
+        storage: str | os.PathLike[str] | None = None,
     ) -> None:
         _checks.one_of(precision, get_args(Precision), "precision")
         self.n_features = _checked_widths(n_features)
@@ -62,10 +73,27 @@ class Moments:
         self.precision: Precision = precision
         self.n_rows = 0
         self.resolution = 0.0
-        self._products = _products(self.views, self.pairs)
-        self._columns = _columns(self.n_features)
-        self._total = _Total.zero([self._sides(product) for product in self._products])
+        self.estimate(n_features, pairs=pairs, mispaired=mispaired).check(storage)
+        self._has_mispaired = mispaired
+        self._products = products_of(self.n_features, pairs, mispaired=mispaired)
+        self._groups = groups_apart(self.views, self._products)
+        self._total = Total(self.n_features, self._products, storage)
         self._kind: Array = torch.empty(0)
+
+    @staticmethod
+    def estimate(
+        n_features: Mapping[Any, int], *, pairs: Pairs = "all", mispaired: bool = False
+    ) -> MomentsSize:
+        """Return what such moments will take, without making them.
+
+        Args:
+            n_features: See :class:`Moments`, as for the others.
+            pairs: See :class:`Moments`.
+            mispaired: See :class:`Moments`.
+        """
+        products = products_of(n_features, pairs, mispaired=mispaired)
+        n_covariances = sum(1 for product in products for _ in product.places())
+        return MomentsSize(n_covariances, 8 * n_entries(n_features, products))
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -76,6 +104,22 @@ class Moments:
     def count(self) -> float:
         """Sum of the weights: the number of rows where none were given."""
         return self._total.count
+
+    @property
+    def mispaired(self) -> Mispaired:
+        """The moments of the same rows where no row of a pair of views meets its own token.
+
+        What any statistic gives there it gives where nothing is shared, small-sample bias
+        included. A row meets no row of its document either, if documents are shorter than the
+        block over the number of groups of views (seeds, for pairs across seeds). Blocks of fewer
+        rows than groups are too short to be mispaired; pass larger ones.
+
+        Raises:
+            ValueError: If they were not asked for.
+        """
+        if not self._has_mispaired:
+            raise ValueError("no mispaired rows were accumulated; make Moments(mispaired=True)")
+        return Mispaired(self)
 
     def update(self, rows: Mapping[Any, Array], weight: Array | None = None) -> Self:
         """Add a block of paired rows.
@@ -88,16 +132,20 @@ class Moments:
             Itself.
 
         Raises:
-            ValueError: If a view is missing or unknown, widths or numbers of rows differ, or a
-                row holds NaN or infinity. Nothing is added then.
+            ValueError: If a view is missing or unknown, widths or numbers of rows differ, a row
+                holds NaN or infinity, or rows that are also mispaired are weighted. Nothing is
+                added then.
         """
+        if weight is not None and self._has_mispaired:
+            raise ValueError("mispaired rows have no common weight; leave weight or mispaired out")
         block = self._checked_rows(rows)
         n = len(next(iter(block.values())))
         weights = None if weight is None else _checked_weight(weight, n)
         first = self.views[0]
         self._kind = like(block[first].new_empty(0), rows[first])
-        for start in range(0, n, _BLOCK_ROWS):
-            part = slice(start, start + _BLOCK_ROWS)
+        n_parts = -(-n // _BLOCK_ROWS)
+        for k in range(n_parts):  # of nearly equal size: a short rest could not be mispaired
+            part = slice(k * n // n_parts, (k + 1) * n // n_parts)
             self._add(
                 {view: x[part] for view, x in block.items()},
                 None if weights is None else weights[part],
@@ -119,7 +167,7 @@ class Moments:
                 f"{_listed(self.views)}: views, widths and pairs must be the same"
             )
         self._kind = self._kind if self.n_rows else other._kind
-        self._total = self._total.joined(other._total)
+        self._total.merge(other._total)
         self._seen(other.n_rows, other.resolution)
         return self
 
@@ -137,7 +185,7 @@ class Moments:
         ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(ranks, own)
         counts, n_rows, resolutions = torch.stack(ranks).cpu().T
-        self._total = self._total.all_reduced(counts.tolist())
+        self._total.all_reduce(counts.tolist())
         self.n_rows = int(n_rows.sum())
         self.resolution = float(resolutions.max())
         return self
@@ -145,7 +193,7 @@ class Moments:
     def mean(self, view: View) -> Array:
         """Return the mean of a view, shape ``(d,)``, float64, in the kind of the rows."""
         self._check_ready(view)
-        columns = slice(*self._columns[view])
+        columns = self._total.columns[view]
         return like(self._total.shift[columns] + self._total.mean[columns], self._kind)
 
     def cov(self, a: View, b: View | None = None) -> Array:
@@ -162,16 +210,20 @@ class Moments:
         Raises:
             ValueError: If a view is unknown, the pair was not asked for, or nothing was added.
         """
-        b = a if b is None else b
-        self._check_ready(a, b)
-        return like(self._comoment(a, b) / self.count, self._kind)
+        return self.covariance(a, a if b is None else b)
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def covariance(self, a: View, b: View, *, mispaired: bool = False) -> Array:
+        """Return what :meth:`cov` does, of mispaired rows if asked and ``b`` is not ``a``."""
+        self._check_ready(a, b)
+        return like(self._comoment(a, b, mispaired and a != b) / self.count, self._kind)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file with JSON metadata."""
         metadata = {
             "n_features": list(self.n_features.items()),
             "pairs": self.pairs,
             "precision": self.precision,
+            "mispaired": self._has_mispaired,
             "count": self.count,
             "n_rows": self.n_rows,
             "resolution": self.resolution,
@@ -179,7 +231,7 @@ class Moments:
         save_tensors(Path(path), self._total.tensors(), {_METADATA: json.dumps(metadata)})
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> "Moments":
+    def load(cls, path: str | os.PathLike[str]) -> "Moments":
         """Read a file of :meth:`save`; means and covariances are then given as tensors.
 
         Raises:
@@ -194,6 +246,7 @@ class Moments:
             dict(_with_tuples(record["n_features"])),
             pairs=_with_tuples(record["pairs"]),
             precision=record["precision"],
+            mispaired=record["mispaired"],
         )
         moments._seen(record["n_rows"], record["resolution"])
         moments._total.restore(record["count"], tensors)
@@ -203,46 +256,78 @@ class Moments:
         """Add checked rows, few enough to be multiplied at once."""
         if not self.count:
             self._total.begin(torch.cat([_coarse_mean(x) for x in block.values()]))
-        shifted = {view: self._shifted(x, view) for view, x in block.items()}
-        self._total = self._total.joined(self._block_total(shifted, weight))
-        self._seen(
-            len(shifted[self.views[0]]),
-            max(_resolution(x.dtype, self.precision) for x in block.values()),
-        )
-
-    def _shifted(self, x: Tensor, view: View) -> Tensor:
-        dtype = torch.float64 if self.precision == "exact" else torch.float32
-        x = x.to(torch.promote_types(x.dtype, dtype))
-        return x - self._total.shift[slice(*self._columns[view])].to(x)
-
-    def _block_total(self, shifted: Mapping[View, Tensor], weight: Tensor | None) -> "_Total":
-        first = shifted[self.views[0]]
-        count = float(len(first) if weight is None else weight.sum())
+        n_rows = len(block[self.views[0]])
+        count = float(n_rows if weight is None else weight.sum())
+        sums = [self._shifted_sum(x, view, weight) for view, x in block.items()]
         # Rows of weight zero have no mean; their count of zero then keeps them out.
-        mean = torch.cat([_weighted_sum(x, weight) for x in shifted.values()]) / (count or 1.0)
-        comoments = []
-        for (left, right), (i, j) in zip(self._products, self._total.sides, strict=True):
-            x = torch.cat([shifted[view] for view in left], dim=1)
-            y = None if left == right else torch.cat([shifted[view] for view in right], dim=1)
-            product = second_moments(x, y, weight=weight, precision=self.precision)
-            comoments.append(product.addr_(mean[i], mean[j], alpha=-count))
-        return _Total(self._total.sides, count, self._total.shift, mean, comoments)
+        mean = torch.cat(sums) / (count or 1.0)
+        self._total.add(count, mean, self._block_comoments(block, weight, count, mean))
+        resolution = max(_resolution(x.dtype, self.precision) for x in block.values())
+        self._seen(n_rows, resolution)
+
+    def _shifted_sum(self, x: Tensor, view: View, weight: Tensor | None) -> Tensor:
+        """Return the weighted sum of the shifted rows, rounded as they are for the products."""
+        dtype = product_dtype(x.dtype, self.precision)
+        shift = self._total.shift[self._total.columns[view]].to(dtype)
+        total = torch.zeros_like(shift, dtype=torch.float64)
+        for start in range(0, len(x), _SUMMED_ROWS):
+            part = slice(start, start + _SUMMED_ROWS)
+            shifted = x[part].to(dtype) - shift
+            if weight is None:
+                total += shifted.sum(dim=0, dtype=torch.float64)
+            else:
+                total += weight[part] @ shifted.double()
+        return total
+
+    def _block_comoments(
+        self, block: Mapping[View, Tensor], weight: Tensor | None, count: float, mean: Tensor
+    ) -> Iterator[tuple[Place, Tensor]]:
+        """Yield the sums of products about the mean of this block, place by place."""
+        root = count**0.5
+        for product in self._products:
+            x, shift_x = self._side(block, product.left, product.mispaired)
+            right = (
+                (None, None)
+                if product.is_symmetric
+                else self._side(block, product.right, product.mispaired)
+            )
+            products = second_moments(
+                x,
+                right[0],
+                weight=weight,
+                shift=shift_x,
+                shift_y=right[1],
+                precision=self.precision,
+            )
+            for place in product.places():
+                rows = self._within(place.a, product.left)
+                columns = self._within(place.b, product.right)
+                left_mean, right_mean = (mean[self._total.columns[v]] for v in (place.a, place.b))
+                # A root on each side: own covariances stay symmetric to the last bit.
+                comoment = products[rows, columns]
+                yield place, comoment.addr_(root * left_mean, root * right_mean, alpha=-1)
+
+    def _side(
+        self, block: Mapping[View, Tensor], views: tuple[View, ...], mispaired: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and shift of some views side by side."""
+        rows = [block[view] for view in views]
+        if mispaired:
+            stride = max(1, len(rows[0]) // (1 + max(self._groups.values())))
+            distances = [self._groups[view] * stride for view in views]
+            rows = [x.roll(by, dims=0) for x, by in zip(rows, distances, strict=True)]
+        shift = torch.cat([self._total.shift[self._total.columns[view]] for view in views])
+        return torch.cat(rows, dim=1) if len(rows) > 1 else rows[0], shift
 
     def _seen(self, n_rows: int, resolution: float) -> None:
         self.n_rows += n_rows
         self.resolution = max(self.resolution, resolution)
 
-    def _sides(self, product: _Product) -> tuple[Tensor, Tensor]:
-        """Return the columns, among those of all views, of both sides of a product."""
-        left, right = ([torch.arange(*self._columns[view]) for view in side] for side in product)
-        return torch.cat(left), torch.cat(right)
-
-    def _comoment(self, a: View, b: View) -> Tensor:
-        for (left, right), total in zip(self._products, self._total.comoments, strict=True):
-            if a in left and b in right:
-                return total[self._within(a, left), self._within(b, right)]
-            if b in left and a in right:
-                return total[self._within(b, left), self._within(a, right)].T
+    def _comoment(self, a: View, b: View, mispaired: bool) -> Tensor:
+        for place, transposed in ((Place(a, b, mispaired), False), (Place(b, a, mispaired), True)):
+            if self._total.holds(place):
+                comoment = self._total.comoment(place)
+                return comoment.T if transposed else comoment
         raise ValueError(
             f"the product of views {a!r} and {b!r} was not accumulated: pairs is {self.pairs!r}"
         )
@@ -277,80 +362,6 @@ class Moments:
         return block
 
 
-@dataclass
-class _Total:
-    """Sums over rows about their mean, with the columns of all views side by side."""
-
-    sides: list[tuple[Tensor, Tensor]]
-    """Columns of the left and the right side of each product."""
-    count: float
-    shift: Tensor
-    """Provisional mean, on a grid so coarse that differences of shifts are exact."""
-    mean: Tensor
-    """Mean of the shifted rows."""
-    comoments: list[Tensor]
-    """Sum over rows of the products of both sides' deviations from the mean."""
-
-    @classmethod
-    def zero(cls, sides: list[tuple[Tensor, Tensor]]) -> "_Total":
-        width = 1 + max(int(left.max()) for left, _ in sides)
-        comoments = [torch.zeros(len(i), len(j), dtype=torch.float64) for i, j in sides]
-        zeros = torch.zeros(width, dtype=torch.float64)
-        return cls(sides, 0.0, zeros, zeros, comoments)
-
-    def begin(self, shift: Tensor) -> None:
-        """Take the shift and the device of the first rows."""
-        self.sides = [(i.to(shift.device), j.to(shift.device)) for i, j in self.sides]
-        self.comoments = [total.to(shift.device) for total in self.comoments]
-        self.shift, self.mean = shift, torch.zeros_like(shift)
-
-    def joined(self, other: "_Total") -> "_Total":
-        """Return the total of both sets of rows (the pairwise update of Chan et al.)."""
-        if not self.count or not other.count:
-            return other if not self.count else self
-        count = self.count + other.count
-        delta = other.mean - self.mean + (other.shift - self.shift)
-        factor = self.count * other.count / count
-        comoments = [
-            (mine + theirs).addr_(delta[i], delta[j], alpha=factor)
-            for (i, j), mine, theirs in zip(
-                self.sides, self.comoments, other.comoments, strict=True
-            )
-        ]
-        mean = self.mean + delta * (other.count / count)
-        return _Total(self.sides, count, self.shift, mean, comoments)
-
-    def all_reduced(self, counts: list[float]) -> "_Total":
-        """Return the total over ranks, given the count of each."""
-        count = sum(counts)
-        if not count:
-            return self
-        filled = next(rank for rank, rows in enumerate(counts) if rows)
-        shift = self.shift.clone()
-        dist.broadcast(shift, src=filled)
-        local = self.mean + (self.shift - shift)
-        mean = local * (self.count / count)
-        dist.all_reduce(mean)
-        delta = local - mean
-        comoments = [
-            total + torch.outer(delta[i], delta[j]) * self.count
-            for (i, j), total in zip(self.sides, self.comoments, strict=True)
-        ]
-        for total in comoments:
-            dist.all_reduce(total)
-        return _Total(self.sides, count, shift, mean, comoments)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what :meth:`restore` needs besides the count."""
-        numbered = {f"comoment.{k}": total for k, total in enumerate(self.comoments)}
-        return {"shift": self.shift, "mean": self.mean, **numbered}
-
-    def restore(self, count: float, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`tensors` gave."""
-        self.count, self.shift, self.mean = count, tensors["shift"], tensors["mean"]
-        self.comoments = [tensors[f"comoment.{k}"] for k in range(len(self.sides))]
-
-
 def _checked_widths(n_features: Mapping[Any, int]) -> dict[View, int]:
     if not n_features:
         raise ValueError("n_features is empty; name at least one view, {view: width}")
@@ -369,36 +380,6 @@ def _checked_weight(weight: Array, n: int) -> Tensor:
     return checked
 
 
-def _columns(n_features: Mapping[Any, int]) -> dict[View, tuple[int, int]]:
-    """Return the first column of each view and the one after its last, views side by side."""
-    ends = list(accumulate(n_features.values(), initial=0))
-    return dict(zip(n_features, pairwise(ends), strict=True))
-
-
-def _products(views: tuple[View, ...], pairs: Pairs) -> list[_Product]:
-    """Return the fewest products that hold the wanted pairs and each view's own covariance."""
-    if isinstance(pairs, str):
-        _checks.one_of(pairs, ("all", "within-layer"), "pairs")
-        groups = [views] if pairs == "all" else _layers(views)
-        return [(group, group) for group in groups]
-    unknown = [view for pair in pairs for view in pair if view not in views]
-    if unknown:
-        raise ValueError(f"pairs names unknown view {unknown[0]!r}, the views are {_listed(views)}")
-    own: list[_Product] = [((view,), (view,)) for view in views]
-    wanted = {frozenset(pair): ((pair[0],), (pair[1],)) for pair in pairs if pair[0] != pair[1]}
-    return [*own, *wanted.values()]
-
-
-def _layers(views: tuple[View, ...]) -> list[tuple[View, ...]]:
-    """Group ``(seed, layer)`` views by layer."""
-    layers: dict[View, list[View]] = {}
-    for view in views:
-        if not (isinstance(view, tuple) and len(view) == 2):
-            raise ValueError(f"pairs='within-layer' needs (seed, layer) views, not {view!r}")
-        layers.setdefault(view[1], []).append(view)
-    return [tuple(group) for group in layers.values()]
-
-
 def _coarse_mean(x: Tensor) -> Tensor:
     """Return the column means, rounded to a power of two near the standard deviation.
 
@@ -410,10 +391,6 @@ def _coarse_mean(x: Tensor) -> Tensor:
     grid = torch.exp2(torch.log2(deviation.clamp_min(torch.finfo(torch.float64).tiny)).ceil())
     constant = (x == x[0]).all(dim=0)
     return torch.where(constant, x[0], (x.mean(dim=0) / grid).round() * grid)
-
-
-def _weighted_sum(x: Tensor, weight: Tensor | None) -> Tensor:
-    return x.sum(dim=0, dtype=torch.float64) if weight is None else weight @ x.double()
 
 
 def _resolution(dtype: torch.dtype, precision: Precision) -> float:
