@@ -59,7 +59,7 @@ def _second_moments(n: int, d: int) -> None:
     x, y, weight = _rows(n, d).detach(), _rows(n, d + 3).detach(), _rows(n).detach().abs()
     for precision in ("exact", "high", "fast"):
         ops.second_moments(x, precision=precision)
-        ops.second_moments(x, y, weight=weight, precision=precision)
+        ops.second_moments(x, y, weight=weight, shift=x[0], shift_y=y[0], precision=precision)
 
 
 def _backward(outputs: tuple[Tensor, Tensor]) -> None:

@@ -25,6 +25,10 @@ EXACT_BIJECTION = 1e-12
 # sums of up to 3072 products, and operands rounded to bfloat16 (2^-9) in several products in turn.
 BENCH = {"exact": 2e-5, "high": 2e-5, "fast": 3e-2}
 
+# Correlations from the benches' second moments: float64, what split products promise, and
+# operands rounded to bfloat16, whose errors average out over the rows.
+BENCH_CORRELATION = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
+
 # Gradients from rows that eight couplings recovered, over the largest entry, against those from
 # stored rows. float32 measures 4e-7 to 6e-7, a few roundings a layer. With 16-bit operands the
 # last bit of a recovered row can tip the rounding of an operand, by 2^-8 of itself: 2e-3 to 4e-3.

@@ -5,7 +5,7 @@ from functools import partial
 from accuracy import check, relative_error
 from ceilings import product
 from comparison import Case
-from tolerances import BENCH
+from tolerances import BENCH_CORRELATION
 from workloads import rows
 
 from fastinn.ops import second_moments, use_backend
@@ -54,7 +54,7 @@ def test_one_view_with_itself(comparison, device, backend, precision, width):
     with use_backend(backend):
         ours = partial(second_moments, x, precision=precision)
         found, expected = correlations(ours()), correlations(_float64(x))
-        error = check(relative_error([found], [expected]), BENCH[precision], backend)
+        error = check(relative_error([found], [expected]), BENCH_CORRELATION[precision], backend)
         kind, passes = CEILINGS[device, precision]
         # The lower triangle with its diagonal; the other half is its mirror image.
         work = 1.0 * passes * tokens * width * (width + 1)
