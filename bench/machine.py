@@ -21,7 +21,8 @@ def description(device: str) -> dict[str, Any]:
     return {
         "commit": commit(),
         "device": device,
-        "processor": f"{_processor()}, {torch.get_num_threads()} threads",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
         "instructions": _cpu.build_info()["isa"],
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "cuda": torch.version.cuda if device == "cuda" else None,

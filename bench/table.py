@@ -63,7 +63,7 @@ def _machine(content: Mapping[str, Any]) -> str:
     machine, figures = content["machine"], content["figures"]
     versions = machine["versions"]
     title = f"**{machine['gpu'] or machine['processor']}**"
-    facts = f"torch {versions['torch']}, commit `{machine['commit'][:12]}`"
+    facts = f"threads: {machine['threads']}, torch {versions['torch']}, commit `{machine['commit'][:12]}`"
     timed = [figure for figure in figures if "ns_per_token" in figure]
     streamed = [figure for figure in figures if "ns_per_token" not in figure]
     tables = [_bench(name, list(of)) for name, of in groupby(_sorted(timed), _bench_name)]

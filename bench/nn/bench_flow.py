@@ -20,7 +20,7 @@ from fastinn.ops import use_backend
 OP = "coupling_mlp"
 D, HIDDEN = 768, 768
 COUPLINGS = {"cpu": 8, "cuda": 6}
-TOKENS = {"cpu": 1024, "cuda": 2**17}
+TOKENS = {"cpu": 2048, "cuda": 2**17}
 
 
 class PlainFlow(nn.Module):

@@ -8,7 +8,8 @@ from table import BEGIN, END, rendered, with_tables
 MACHINE = {
     "commit": "0123456789abcdef",
     "gpu": None,
-    "processor": "Some Processor, 2 threads",
+    "processor": "Some Processor",
+    "threads": 2,
     "versions": {"torch": "2.13.0"},
 }
 PEER = {"median": 1.318, "low": 1.29, "high": 1.34, "peak_memory": 64 * 2**20}
@@ -32,7 +33,7 @@ def content(*figures):
 
 def test_a_row_shows_the_figure():
     text = rendered(content(FIGURE))
-    assert "Some Processor, 2 threads** (torch 2.13.0, commit `0123456789ab`)" in text
+    assert "Some Processor** (threads: 2, torch 2.13.0, commit `0123456789ab`)" in text
     assert "| coupling_mlp | precision | backend |" in text
     assert (
         "| forward, h = 768 | exact | cpu | 13,104 | 83% (float32 product) | "
