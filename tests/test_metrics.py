@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import r2_score as sklearn_r2
-from tolerances import CORRELATION, MOMENTS
+from tolerances import CANONICAL_CORRELATION, MOMENTS
 
 from fastinn import Moments, metrics
 from fastinn.align import CCA, PWCCA, SVCCA, LinearMap, Procrustes
@@ -132,7 +132,7 @@ def test_correlations_equal_a_decomposition_of_the_rows(precision, dtype):
     bases = [np.linalg.qr(rows - rows.mean(axis=0))[0] for rows in (np.float64(x), np.float64(y))]
     expected = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     found = metrics.cca_correlations(x, y, precision=precision)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=CORRELATION[precision])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=CANONICAL_CORRELATION[precision])
 
 
 def test_similarities_of_rows():

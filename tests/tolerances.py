@@ -20,7 +20,7 @@ MOMENTS = 1e-8
 
 # Canonical correlations by the precision of the products of rows; those of condition 1e5 lose two
 # digits of the 1e-7 of "high".
-CORRELATION = {"exact": MOMENTS, "high": 2e-5}
+CANONICAL_CORRELATION = {"exact": MOMENTS, "high": 2e-5}
 
 # Relative mean squared error of an exact linear bijection recovered by a closed form.
 EXACT_BIJECTION = 1e-12
@@ -31,6 +31,14 @@ FUSED_PRODUCTS = 3e-4
 
 # There and back with the same float16 products: float32 rounding, amplified by the smallest scale.
 ROUND_TRIP = 1e-5
+
+# Whole results and gradients at the shapes of the benches, relative to the largest entry: float32
+# sums of up to 3072 products, and operands rounded to bfloat16 (2^-9) in several products in turn.
+BENCH = {"exact": 2e-5, "high": 2e-5, "fast": 3e-2}
+
+# Correlations from the benches' second moments: float64, what split products promise, and
+# operands rounded to bfloat16, whose errors average out over the rows.
+BENCH_CORRELATION = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
 
 # Gradients from rows that eight couplings recovered, over the largest entry, against those from
 # stored rows. float32 measures 4e-7 to 6e-7, a few roundings a layer. With 16-bit operands the

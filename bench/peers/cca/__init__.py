@@ -1,0 +1,1 @@
+"""Canonical correlation analyses; see :mod:`peers`."""
