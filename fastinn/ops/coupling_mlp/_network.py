@@ -18,11 +18,11 @@ _LEAST_ROWS = 512
 
 
 class Product(NamedTuple):
-    """One matrix ``(out, in)``, the columns that it reads and the columns that it writes."""
+    """One matrix ``(out, in)``, the columns that it reads and those it writes; ``None`` is all."""
 
     matrix: Tensor
-    reads: slice
-    writes: slice
+    reads: slice | None = None
+    writes: slice | None = None
 
 
 class Network:
@@ -117,7 +117,7 @@ class Backward:
         bias = self.biases[index]
         bias += grad.sum(dim=0, dtype=bias.dtype)
         for total, reads, writes in self.weights[index]:
-            left, right = grad[:, writes].T, rows[:, reads]
+            left, right = _columns(grad, writes).T, _columns(rows, reads)
             if total.dtype == grad.dtype:
                 total.addmm_(left, right)
             else:
@@ -127,26 +127,28 @@ class Backward:
 def products(weights: list[Tensor]) -> list[list[Product]]:
     """Return the products of each layer; their matrices are views of contiguous weights."""
     first, *rest = weights
-    whole = slice(None)
-    return [
-        [Product(first.reshape(-1, first.shape[-1]), whole, whole)],
-        *([*_side_by_side(weight)] for weight in rest),
-    ]
+    if first.ndim == 2:
+        return [[Product(weight)] for weight in weights]
+    return [[Product(first.flatten(0, 1))], *([*_side_by_side(weight)] for weight in rest)]
 
 
 def _side_by_side(weight: Tensor) -> Iterator[Product]:
-    n_out, n_in = weight.shape[-2:]
-    for k, matrix in enumerate(weight.reshape(-1, n_out, n_in)):
+    _, n_out, n_in = weight.shape
+    for k, matrix in enumerate(weight):
         yield Product(matrix, slice(k * n_in, (k + 1) * n_in), slice(k * n_out, (k + 1) * n_out))
 
 
 def apply(layer: list[Product], rows: Tensor, out: Tensor) -> None:
     """Write ``rows @ matrix.T`` of each product."""
     for matrix, reads, writes in layer:
-        torch.mm(rows[:, reads], matrix.T, out=out[:, writes])
+        torch.mm(_columns(rows, reads), matrix.T, out=_columns(out, writes))
 
 
 def apply_transposed(layer: list[Product], grad: Tensor, out: Tensor) -> None:
     """Write the gradient by the rows, ``grad @ matrix``, of each product."""
     for matrix, reads, writes in layer:
-        torch.mm(grad[:, writes], matrix, out=out[:, reads])
+        torch.mm(_columns(grad, writes), matrix, out=_columns(out, reads))
+
+
+def _columns(matrix: Tensor, which: slice | None) -> Tensor:
+    return matrix if which is None else matrix[:, which]

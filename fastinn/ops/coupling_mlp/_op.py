@@ -4,6 +4,7 @@ With ``store`` the network's pre-activations are outputs of the op, kept for the
 without, the backward pass starts from the output alone.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -49,7 +50,7 @@ def _transform(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     outputs = empty_outputs(rows, weights, biases, *options)
     layer, backend = Layer(*options[:_N_OPTIONS]), options[-1]
-    with torch.autocast(rows.device.type, enabled=False):
+    with _no_autocast(rows.device.type):
         kernels(backend).transform(layer, rows, weights, biases, *outputs)
     return outputs
 
@@ -82,9 +83,16 @@ def _differentiate(
     inputs = (grad_out, grad_log_det, known, weights, biases, saved)
     rows, *gradients = outputs = empty_gradients(*inputs, *options)
     layer, backend = Layer(*options[:_N_OPTIONS]), options[-1]
-    with torch.autocast(known.device.type, enabled=False):
+    with _no_autocast(known.device.type):
         kernels(backend).differentiate(layer, *inputs, None if saved else rows, *gradients)
     return outputs
+
+
+def _no_autocast(device: str) -> AbstractContextManager[object]:
+    # Leaving an autocast region costs microseconds even where there is none to leave.
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 class _Differentiable(torch.autograd.Function):
@@ -106,7 +114,7 @@ class _Differentiable(torch.autograd.Function):
         return out, log_det, *saved
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_out: Tensor | None, grad_log_det: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         known, *tensors = ctx.saved_tensors

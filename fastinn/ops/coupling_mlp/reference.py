@@ -45,7 +45,7 @@ def coupling_mlp_vjp(
     """See :func:`fastinn.ops.coupling_mlp_vjp`."""
     undo = layer._replace(inverse=not layer.inverse)
     rows, _ = coupling_mlp(undo, out, weights, biases)
-    _, vjp = torch.func.vjp(partial(coupling_mlp, layer), rows, weights, biases)
+    vjp = torch.func.vjp(partial(coupling_mlp, layer), rows, weights, biases)[1]
     return rows, *vjp((grad_out, grad_log_det))
 
 
