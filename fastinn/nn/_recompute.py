@@ -1,5 +1,6 @@
 """Backward passes that recover the input of each layer from its output."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -105,12 +106,10 @@ def _differentiate(
     grad_out: Tensor,
     grad_log_det: Tensor | None,
 ) -> LayerGradients:
-    if hasattr(layer, "vjp"):
+    vjp: Callable[..., LayerGradients] | None = getattr(layer, "vjp", None)
+    if vjp is not None:
         parameters = list(named.values())
-        found: LayerGradients = layer.vjp(
-            parameters, known, out, grad_out, grad_log_det, inverse=inverse
-        )
-        return found
+        return vjp(parameters, known, out, grad_out, grad_log_det, inverse=inverse)
     rows = known if known is not None else _call(layer, not inverse, named, out)[0]
     return _by_autograd(layer, inverse, named, rows, grad_out, grad_log_det)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastinn import _checks
+from fastinn.nn._recompute import chain
 from fastinn.nn.coupling import Coupling
 from fastinn.nn.flow import Flow
 
@@ -16,7 +17,7 @@ class LayerRoundTrip(NamedTuple):
     """Where a layer stands on the way back.
 
     Attributes:
-        index: Place of the layer in the flow.
+        place: Number of the layer in the flow, from 0.
         kind: Class of the layer.
         error: Largest error of what went into the layer, recovered from the end of the flow, in
             units of its root mean square.
@@ -24,7 +25,7 @@ class LayerRoundTrip(NamedTuple):
         log_scale: Largest absolute log-scale, after clamping; ``None`` if it is not a coupling.
     """
 
-    index: int
+    place: int
     kind: str
     error: float
     growth: float
@@ -32,7 +33,7 @@ class LayerRoundTrip(NamedTuple):
 
     def __str__(self) -> str:
         scale = "" if self.log_scale is None else f", largest |log-scale| {self.log_scale:.3g}"
-        return f"layer {self.index} ({self.kind}) multiplies it by {self.growth:.1e}{scale}"
+        return f"layer {self.place} ({self.kind}) multiplies it by {self.growth:.1e}{scale}"
 
 
 class RoundTrip(NamedTuple):
@@ -75,13 +76,13 @@ def round_trip(flow: Flow, x: Tensor) -> RoundTrip:
     back, error = passed[-1], 0.0
     least = torch.finfo(back.dtype).eps
     layers: list[LayerRoundTrip] = []
-    for index in reversed(range(len(passed) - 1)):
-        layer, rows = flow.layers[index], passed[index]
-        back = layer.inverse(back)[0]
+    for place in reversed(range(len(passed) - 1)):
+        layer, rows = flow.layers[place], passed[place]
+        back, _ = chain([layer], back, inverse=True)
         error, before = _error(back, rows), error
         growth = _growth(error, max(before, least))
         scale = float(layer.largest_log_scale(rows)) if isinstance(layer, Coupling) else None
-        layers.insert(0, LayerRoundTrip(index, type(layer).__name__, error, growth, scale))
+        layers.insert(0, LayerRoundTrip(place, type(layer).__name__, error, growth, scale))
     return RoundTrip(error, layers)
 
 

@@ -39,8 +39,8 @@ class Coupling(nn.Module):
 
     def __init__(
         self,
-        weights: Iterable[nn.Parameter],
-        biases: Iterable[nn.Parameter],
+        weights: Iterable[Tensor],
+        biases: Iterable[Tensor],
         *,
         kept: Kept,
         activation: Activation,

@@ -42,7 +42,7 @@ def test_measures_the_flow_and_every_layer(x):
         error = (flow.inverse(flow(x)[0])[0] - x).abs().max() / x.square().mean().sqrt()
     assert found.error == pytest.approx(error.item())
     assert 0 < found.error < 1e-5
-    assert [layer.index for layer in found.layers] == list(range(8))
+    assert [layer.place for layer in found.layers] == list(range(8))
     assert [layer.kind for layer in found.layers] == ["AffineCoupling", "InvertibleLinear"] * 4
     assert found.layers[0].error == found.error
     assert found.layers[0].log_scale < 0.5
@@ -53,7 +53,7 @@ def test_measures_the_flow_and_every_layer(x):
 def test_names_the_layer_with_the_extreme_gain(x):
     found = round_trip(flow_of(clamp=12.0), x)
     assert found.error > 1e-3
-    assert found.worst.index == CULPRIT
+    assert found.worst.place == CULPRIT
     assert found.worst.log_scale == pytest.approx(12.0)
     assert found.worst.growth > 1e3
     assert found.layers[CULPRIT + 1].error < 1e-5
@@ -66,7 +66,7 @@ def test_names_the_layer_that_overflows(x, sign):
         flow.layers[CULPRIT].biases[-1][D // 2 :].mul_(-sign)
     found = round_trip(flow, x)
     assert not math.isfinite(found.error)
-    assert found.worst.index == CULPRIT
+    assert found.worst.place == CULPRIT
 
 
 def test_rows_of_zeros_have_an_error_too():
