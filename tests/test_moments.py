@@ -1,4 +1,5 @@
-from itertools import pairwise
+import copy
+from itertools import pairwise, product, zip_longest
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tolerances import MOMENTS
 
 from fastinn import Moments
+from fastinn.moments import _products
 from fastinn.ops import whiten
 
 WIDTHS = {"a": 3, "b": 5, "c": 2}
@@ -86,6 +88,37 @@ def test_blocks_merge_in_any_grouping(cuts, data):
     assert_same(parts[0], Moments(WIDTHS).update(rows))
 
 
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_merging_is_associative_on_outlier_columns(data):
+    """Means that move by many deviations from part to part, scales over 1e5, any order."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    rows = {v: x * 10.0 ** rng.uniform(-3, 2, x.shape[1]) for v, x in block(240).items()}
+    drift = np.arange(240)[:, None] / 20
+    rows = {view: x + drift * x.std(0) + 1000 * x.std(0) for view, x in rows.items()}
+    owner = rng.integers(0, data.draw(st.integers(2, 6)), 240)
+    parts = [
+        Moments(WIDTHS, mispaired=True).update({v: x[owner == k] for v, x in rows.items()})
+        for k in rng.permutation(np.unique(owner))
+    ]
+    one_by_one, in_pairs = (list(map(copy.deepcopy, parts)) for _ in range(2))
+    while len(one_by_one) > 1:
+        one_by_one[:2] = [one_by_one[0].merge(one_by_one[1])]
+    while len(in_pairs) > 1:
+        in_pairs = [a.merge(b) if b else a for a, b in zip_longest(in_pairs[::2], in_pairs[1::2])]
+    whole = Moments(WIDTHS).update(rows)
+    for a in WIDTHS:
+        scale = np.sqrt(np.diag(whole.cov(a)))
+        for b in WIDTHS:
+            unit = np.outer(scale, np.sqrt(np.diag(whole.cov(b))))
+            for one, other in (
+                (one_by_one[0].cov(a, b), in_pairs[0].cov(a, b)),
+                (one_by_one[0].cov(a, b), whole.cov(a, b)),
+                (one_by_one[0].mispaired.cov(a, b), in_pairs[0].mispaired.cov(a, b)),
+            ):
+                assert (np.abs(one - other) / unit).max() <= 1e-12
+
+
 def test_merge_into_empty_shares_nothing():
     other = Moments(WIDTHS).update(block(20))
     before = other.cov("a").copy()
@@ -130,6 +163,134 @@ def test_within_layer_pairs():
     np.testing.assert_allclose(moments.cov(("s0", 1), ("s1", 1)), expected, atol=1e-12)
     with pytest.raises(ValueError, match=r"\('s0', 1\) and \('s0', 2\) was not accumulated"):
         moments.cov(("s0", 1), ("s0", 2))
+
+
+SEEDS = {(seed, layer): 4 + layer for seed in ("s", "t", "u") for layer in (0, 1)}
+
+
+def seed_rows(n, seed=0):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=(n, 5)) + 3
+    return {view: base @ rng.normal(size=(5, d)) for view, d in SEEDS.items()}
+
+
+@pytest.mark.parametrize("width", [4096, 9, 1], ids=["one piece", "pieces", "one view a piece"])
+@pytest.mark.parametrize("pairs", ["all", "within-layer", "across-seeds"])
+def test_every_wanted_pair_and_no_other(monkeypatch, pairs, width):
+    monkeypatch.setattr(_products, "_WIDTH", width)
+    x = seed_rows(50)
+    moments = Moments(SEEDS, pairs=pairs, mispaired=True).update(x)
+    wanted = {
+        "all": lambda a, b: True,
+        "within-layer": lambda a, b: a[1] == b[1],
+        "across-seeds": lambda a, b: a[0] != b[0] or a == b,
+    }[pairs]
+    for a, b in product(SEEDS, SEEDS):
+        if wanted(a, b):
+            np.testing.assert_allclose(moments.cov(a, b), direct_cov(x[a], x[b]), atol=1e-11)
+            assert moments.mispaired.cov(a, b).shape == (SEEDS[a], SEEDS[b])
+        else:
+            with pytest.raises(ValueError, match="was not accumulated"):
+                moments.cov(a, b)
+            with pytest.raises(ValueError, match="was not accumulated"):
+                moments.mispaired.cov(a, b)
+
+
+def test_mispaired_rows_are_moved_by_thirds_of_the_block():
+    """Three seeds: all pairs across them move by a third of the block or two."""
+    x = seed_rows(90)
+    mispaired = Moments(SEEDS, pairs="across-seeds", mispaired=True).update(x).mispaired
+    distance = {"s": 0, "t": 30, "u": 60}
+    for a, b in product(SEEDS, SEEDS):
+        if a[0] != b[0]:
+            rolled = [np.roll(x[view], distance[view[0]], axis=0) for view in (a, b)]
+            np.testing.assert_allclose(mispaired.cov(a, b), direct_cov(*rolled), atol=1e-11)
+    for view in SEEDS:  # they know no pairing
+        np.testing.assert_allclose(mispaired.cov(view), direct_cov(x[view], x[view]), atol=1e-11)
+        np.testing.assert_allclose(mispaired.mean(view), x[view].mean(0), atol=1e-11)
+
+
+@pytest.mark.parametrize("n", [3, 16_387, 32_769])
+def test_no_row_meets_its_own_token(n):
+    """Not in the last block of a long update either, which would be one row long."""
+    x = np.zeros((n, 1))
+    x[-1] = n**0.5  # only this row meeting itself makes a product of n
+    moments = Moments({"a": 1, "b": 1}, mispaired=True).update({"a": x, "b": x})
+    assert moments.cov("a", "b") > 0.6
+    assert moments.mispaired.cov("a", "b") < 0
+
+
+def test_mispaired_rows_have_to_be_asked_for_and_bear_no_weights():
+    with pytest.raises(ValueError, match=r"make Moments\(mispaired=True\)"):
+        _ = Moments(WIDTHS).mispaired
+    with pytest.raises(ValueError, match="leave weight or mispaired out"):
+        Moments(WIDTHS, mispaired=True).update(block(4), weight=np.ones(4))
+
+
+# Mean canonical correlation of independent Gaussian rows at d = 768 and n = 1600, 10 000 and
+# 100 000: it depends on d / n alone, so smaller problems of the same ratio show it too.
+BIAS = {
+    "d=768, n=1600": (768, 1600, 0.62, 0.01),
+    "d / n = 768 / 10 000": (96, 1250, 0.24, 0.01),
+    "d / n = 768 / 100 000": (48, 6250, 0.07, 0.01),
+}
+
+
+@pytest.mark.parametrize(("d", "n", "expected", "within"), BIAS.values(), ids=BIAS)
+def test_null_band_shows_the_small_sample_bias(d, n, expected, within):
+    """Rows that share everything: mispaired, what is left is the bias of independent rows."""
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+    null = Moments({"a": d, "b": d}, mispaired=True).update({"a": x, "b": x}).mispaired
+    own = whiten(null.cov("a")).whitener
+    correlations = torch.linalg.svdvals(own.T @ null.cov("a", "b") @ own)
+    assert correlations.mean() == pytest.approx(expected, abs=within)
+
+
+def test_estimate_is_what_is_allocated():
+    for pairs, mispaired in product(["all", "across-seeds", [(*SEEDS,)[:2]]], [False, True]):
+        moments = Moments(SEEDS, pairs=pairs, mispaired=mispaired).update(seed_rows(9))
+        size = Moments.estimate(SEEDS, pairs=pairs, mispaired=mispaired)
+        assert size.n_bytes == 8 * moments._total.comoments.numel()
+
+
+def test_multiberts_fit_into_64_gb():
+    """25 seeds, 13 layers, 768 wide; the null bands included, the training and a held-out split."""
+    views = {(seed, layer): 768 for seed in range(25) for layer in range(13)}
+    size = Moments.estimate(views, pairs="within-layer")
+    assert size.n_covariances == 13 * 25 * 26 // 2
+    assert size.n_bytes == size.n_covariances * 768**2 * 8 < 20e9
+    both = Moments.estimate(views, pairs="within-layer", mispaired=True)
+    assert both.n_covariances == 13 * (25 * 26 // 2 + 25 * 24 // 2)
+    assert size.n_bytes + both.n_bytes < 64e9
+    assert str(size) == "4,225 covariances, 19.9 GB"
+
+
+def test_what_does_not_fit_is_refused_first(tmp_path):
+    views = {(seed, 0): 100_000 for seed in range(100)}
+    with pytest.raises(ValueError, match=r"need 404,000 GB and this machine has .* storage"):
+        Moments(views)
+    with pytest.raises(ValueError, match=r"need 404,000 GB and .* has .* another folder"):
+        Moments(views, storage=tmp_path)
+
+
+def test_on_disk_is_the_same_and_leaves_nothing(tmp_path):
+    kept, in_memory = (
+        Moments(WIDTHS, mispaired=True, storage=storage).update(block(40)).update(block(30, 1))
+        for storage in (tmp_path, None)
+    )
+    assert_same(kept, in_memory, tolerance=0)
+    assert not list(tmp_path.iterdir())  # the file has no name: even a crash leaves none
+    assert_same(Moments(WIDTHS, mispaired=True).merge(kept), in_memory, tolerance=0)
+    kept.save(tmp_path / "m")
+    loaded = Moments.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.mispaired.cov("a", "b"), in_memory.mispaired.cov("a", "b"))
+
+
+def test_totals_are_updated_in_place():
+    moments = Moments(WIDTHS).update(block(10))
+    before = moments._total.comoments.data_ptr()
+    moments.update(block(10, 1)).merge(Moments(WIDTHS).update(block(5, 2)))
+    assert moments._total.comoments.data_ptr() == before
 
 
 def test_listed_pairs():

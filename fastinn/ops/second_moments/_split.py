@@ -91,9 +91,10 @@ def _add_lower_product(total: Tensor, high: Tensor, low: Tensor | None) -> None:
 @contextmanager
 def _bfloat16_products() -> Iterator[None]:
     """Let torch multiply float32 matrices in bfloat16, with float32 sums."""
-    usual = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    usual = products.fp32_precision
+    products.fp32_precision = "bf16"
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = usual
+        products.fp32_precision = usual
