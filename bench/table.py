@@ -61,13 +61,13 @@ def rendered(contents: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _machine(content: Mapping[str, Any]) -> str:
     machine, figures = content["machine"], content["figures"]
-    versions = machine["versions"]
-    title = f"**{machine['gpu'] or machine['processor']}**"
-    facts = f"threads: {machine['threads']}, torch {versions['torch']}, commit `{machine['commit'][:12]}`"
+    name = machine["gpu"] or machine["processor"]
+    versions = f"torch {machine['versions']['torch']}, commit `{machine['commit'][:12]}`"
+    title = f"**{name}** (threads: {machine['threads']}, {versions})"
     timed = [figure for figure in figures if "ns_per_token" in figure]
     streamed = [figure for figure in figures if "ns_per_token" not in figure]
     tables = [_bench(name, list(of)) for name, of in groupby(_sorted(timed), _bench_name)]
-    return "\n\n".join([f"{title} ({facts})", *tables, *_peaks(streamed)])
+    return "\n\n".join([title, *tables, *_peaks(streamed)])
 
 
 def _bench_name(figure: Mapping[str, Any]) -> str:
