@@ -26,6 +26,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from fastinn.ops.affine_coupling import _triton as affine_coupling
 from fastinn.ops.coupling_mlp import _op as coupling_mlp
 from fastinn.ops.coupling_mlp._triton import _launch
+from fastinn.ops.second_moments import _triton as second_moments
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 TYPES = {
@@ -33,6 +34,7 @@ TYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
+    torch.int32: "i32",
 }
 # The name of an instruction in a listing, after its address and the predicate that it may have.
 INSTRUCTION = re.compile(r"^\s+/\*\w+\*/\s+(?:@!?U?P\w+ )?(\w+)", re.MULTILINE)
@@ -63,7 +65,21 @@ def call_coupling_mlp(precision, hidden, networks, kept, activation, inverse, st
     coupling_mlp.backward(out, log_det, rows, weights, biases, saved, *options, "triton")
 
 
-CALLS = {"affine_coupling": call_affine_coupling, "coupling_mlp": call_coupling_mlp}
+def call_second_moments(precision, dtype, symmetric):
+    """The kernels of a product; of so many rows that those staged last are added to the others."""
+    rows, other = (torch.zeros(1, 16_400, d, dtype=getattr(torch, dtype)) for d in (130, 70))
+    shift = torch.zeros(1, 130) if precision == "high" and dtype == "float32" else None
+    weight = None if shift is None else torch.zeros(16_400)
+    out = torch.zeros(1, 130, 130 if symmetric else 70, dtype=torch.float64)
+    y = None if symmetric else other
+    second_moments.accumulate(rows, y, weight, shift, None, precision, out)
+
+
+CALLS = {
+    "affine_coupling": call_affine_coupling,
+    "coupling_mlp": call_coupling_mlp,
+    "second_moments": call_second_moments,
+}
 
 
 def launches(arch, op, **case):
@@ -76,6 +92,7 @@ def launches(arch, op, **case):
     with (
         mock.patch.object(JITFunction, "run", record),
         mock.patch.object(_launch, "arch", return_value=arch),
+        mock.patch.object(second_moments, "_capability", return_value=divmod(arch, 10)),
     ):
         CALLS[op](**case)
     return found

@@ -15,6 +15,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 SOURCES = sorted(CSRC.glob("*/*.cu"))
 FUSED = CSRC / "coupling_mlp/fused_sm90.cu"
+MOMENTS = CSRC / "second_moments/second_moments_cuda.cu"
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +66,18 @@ def test_fused_kernel_is_made_of_hopper_instructions(compiled, instruction):
     kernels = [part for part in code.split("Function :") if "couple_rows" in part]
     assert len(kernels) == 6  # three widths, two directions
     assert all(instruction in kernel for kernel in kernels)
+
+
+@pytest.mark.parametrize(
+    ("arch", "kernel", "instructions"),
+    [
+        ("90a", "multiply_tiles", {"HGMMA", "UBLKCP", "USETMAXREG"}),
+        ("80", "portable8multiplyIL", {"HMMA"}),
+    ],
+    ids=["sm_90a", "sm_80"],
+)
+def test_second_moments_use_the_matrix_units(compiled, arch, kernel, instructions):
+    _, code = compiled(MOMENTS, arch)
+    kernels = [part for part in code.split("Function :") if kernel in part]
+    assert len(kernels) == 2  # split and single
+    assert all(name in part for name in instructions for part in kernels)

@@ -54,7 +54,20 @@ LAYERS = {
     "layer-80-high": layer(80, "high", [768]),
     "layer-80-exact": layer(80, "exact", [768], kept="odd"),
 }
-CASES = AFFINE | LAYERS
+# Rows staged as two float16, as one, and as float64.
+MOMENTS = {
+    f"moments-{arch}-{precision}-{dtype}": {
+        "op": "second_moments",
+        "arch": arch,
+        "precision": precision,
+        "dtype": dtype,
+        "symmetric": precision != "fast",
+    }
+    for arch, (precision, dtype) in itertools.product(
+        SHARED_MEMORY, (("high", "float32"), ("fast", "bfloat16"), ("exact", "float32"))
+    )
+}
+CASES = AFFINE | LAYERS | MOMENTS
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +108,15 @@ def test_tensor_cores_multiply(reports, case):
     products = [r for r in reports[case] if r["kernel"] != "coupling_gradient_kernel"]
     for report in products:
         assert {"HGMMA", "HMMA"} & set(report["instructions"]), report
+
+
+@pytest.mark.parametrize("case", MOMENTS)
+def test_second_moments_multiply_with_the_matrix_units_and_promote(reports, case):
+    (product,) = [set(r["instructions"]) for r in reports[case] if r["kernel"] == "product_kernel"]
+    if "exact" in case:
+        assert "DMMA" in product
+        return
+    wanted = {"HGMMA", "UTMALDG"} if "-90-" in case else {"HMMA", "LDGSTS"}
+    assert wanted <= product
+    # Folded into the products, the promotion would be gone, and with it the digits.
+    assert "FADD" in product

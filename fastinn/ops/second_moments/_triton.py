@@ -19,7 +19,9 @@ from fastinn.ops.second_moments import _panels
 from fastinn.ops.second_moments._panels import MERGED_TILE, Form, Staged, Tile
 
 # What a program of the staging kernel holds: whole cache lines of a few rows.
-STAGE_ROWS, STAGE_COLUMNS = 64, 32
+STAGE_ROWS, STAGE_COLUMNS, STAGE_WARPS = 64, 32, 8
+
+MERGE_WARPS = 8
 
 # The largest staged entry of a column is 2^14 or more and below 2^15, which float16 holds. Its
 # smallest step, 2^-24, is then 2^-38 of that entry: subnormals cost nothing.
@@ -284,6 +286,7 @@ class _Kernels:
                 SCALED=staged.form != "double",
                 ROWS=STAGE_ROWS,
                 COLUMNS=STAGE_COLUMNS,
+                num_warps=STAGE_WARPS,
             )
 
     def multiply(self, x: Staged, y: Staged, tiles: Tensor, sums: Tensor) -> None:
@@ -328,6 +331,7 @@ class _Kernels:
                 HEIGHT=height,
                 WIDTH=width,
                 SIDE=MERGED_TILE,
+                num_warps=MERGE_WARPS,
             )
 
 
