@@ -84,6 +84,14 @@ def test_outlier_dimensions(computes, precision):
     assert correlation_error(cross, centred, centred_y) <= CORRELATION[precision]
 
 
+def test_columns_that_nearly_agree(computes):
+    x = rows(5000, 20)
+    y = x * (1 + 1e-3 * rows(5000, 20, seed=1))
+    both = torch.cat([x, y], dim=1)
+    assert correlation_error(computes(x, y, precision="high"), x, y) <= CORRELATION["high"]
+    assert correlation_error(computes(both, precision="high"), both, both) <= CORRELATION["high"]
+
+
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_shape_and_stride(data):
