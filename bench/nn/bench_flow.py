@@ -1,4 +1,4 @@
-"""Two-way training step of a flow of couplings and rotations, and the memory that it needs."""
+"""A flow of couplings and rotations: its training step, memory included, and its CUDA graphs."""
 
 from functools import partial
 
@@ -14,13 +14,15 @@ from tolerances import BENCH
 from torch import nn
 from workloads import multiply_adds, network, rows, two_way_gradients
 
-from fastinn.nn import AffineCoupling, Flow, InvertibleLinear
+from fastinn.nn import AffineCoupling, Flow, GraphedFlow, InvertibleLinear
 from fastinn.ops import use_backend
 
 OP = "coupling_mlp"
 D, HIDDEN = 768, 768
 COUPLINGS = {"cpu": 8, "cuda": 6}
 TOKENS = {"cpu": 2048, "cuda": 2**17}
+# Where launching kernels takes about as long as running them.
+GRAPHED_TOKENS = 2048
 
 
 class PlainFlow(nn.Module):
@@ -112,3 +114,26 @@ def test_training_step(comparison, device, backend, precision, memory):
             {name: partial(step, peer, x, y) for name, peer in peers.items()},
             error,
         )
+
+
+@torch.no_grad()
+def test_graphed_inference(comparison, device, backend, precision):
+    if device != "cuda":
+        pytest.skip("CUDA graphs are on GPUs only")
+    flow = flow_of(*parts(device), precision, "store", backend)
+    graphed, x = GraphedFlow(flow), rows(GRAPHED_TOKENS, D, device)
+    exact = flow_of(*parts(device), "exact", "store", "reference").double()
+    error = relative_error(graphed(x), exact(x.double()))
+    check(error, BENCH[precision], f"{backend} graphed")
+
+    ceiling, passes = of_precision(device, precision)
+    macs = COUPLINGS[device] * (multiply_adds(D, HIDDEN) + D * D)
+    case = Case(
+        f"{COUPLINGS[device]} couplings, graphed inference",
+        len(x),
+        ceiling,
+        2.0 * passes * len(x) * macs,
+        precision,
+        backend,
+    )
+    comparison(case, partial(graphed, x), {"without graphs": partial(flow, x)}, error)

@@ -15,7 +15,7 @@ from fastinn.align._training import Budget, Trainer
 from fastinn.align.base import Aligner
 from fastinn.moments import Moments
 
-_INFERENCE_ROWS = 16_384
+INFERENCE_ROWS = 16_384
 _BUFFER_ROWS = 131_072
 
 
@@ -183,4 +183,4 @@ class TrainedAligner(Aligner):
 def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Apply ``function`` to a bounded number of rows at a time, without gradients."""
     with torch.no_grad():
-        return torch.cat([function(part) for part in rows.split(_INFERENCE_ROWS)])
+        return torch.cat([function(part) for part in rows.split(INFERENCE_ROWS)])

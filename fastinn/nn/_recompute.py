@@ -19,9 +19,15 @@ class LayerGradients(NamedTuple):
     grad_parameters: list[Tensor | None]
 
 
-def chain(layers: list[nn.Module], rows: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Pass rows through ``layers`` in the given order, or through their inverses."""
-    total = rows.new_zeros(len(rows))
+def chain(
+    layers: list[nn.Module], rows: Tensor, total: Tensor | None = None, *, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Pass rows through ``layers`` in the given order, or through their inverses.
+
+    The log-determinants are added to ``total``, where given.
+    """
+    if total is None:
+        total = rows.new_zeros(len(rows))
     for layer in layers:
         rows, log_det = _function(layer, inverse)(rows)
         total = total + log_det

@@ -32,6 +32,8 @@ class InvertibleLinear(nn.Module):
         if weight.shape != (d, d):
             raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(d, d)}")
         self.orthogonal = orthogonal
+        # Factorising a matrix waits for the result, which cannot be recorded in a CUDA graph.
+        self.capturable = orthogonal
         if orthogonal:
             # float64, for a matrix rounded to float32 would be no rotation to float64 rows.
             self.register_buffer("weight", weight.double())

@@ -67,6 +67,11 @@ def use_backend(name: Backend) -> Iterator[None]:
         _forced.reset(token)
 
 
+def named_backend() -> Backend | None:
+    """Return what :func:`use_backend` has named for the calls that name no backend."""
+    return _forced.get()
+
+
 # Constant under torch.compile: the choice depends on what is installed, not on any values.
 @torch.compiler.assume_constant_result
 def resolve(
@@ -84,7 +89,7 @@ def resolve(
         ValueError: If there is no backend of that name.
         BackendUnavailableError: If a named backend cannot compute this call.
     """
-    named = backend or _forced.get()
+    named = backend or named_backend()
     if named is None:
         return _fastest(op, device, dtype)
     one_of(named, _BACKENDS, "backend")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastinn.align import CCA, INN, LinearMap, Procrustes, load_aligner
-from fastinn.nn import bert_inn
+from fastinn.nn import GraphedFlow, bert_inn
 
 QUICK = {"progress": False, "max_steps": 40, "n_couplings": 2, "batch_size": 64}
 N, D = 3000, 6
@@ -249,6 +249,26 @@ def test_gives_back_what_it_gets(pair, kind):
     assert inn.score(convert(x), convert(y)) == pytest.approx(
         INN(**QUICK).fit(x, y).score(x, y), abs=1e-3
     )
+
+
+def test_only_full_blocks_become_graphs(pair, monkeypatch):
+    for module in ("_trained", "inn"):
+        monkeypatch.setattr(f"fastinn.align.{module}.INFERENCE_ROWS", 64)
+    inn, x = INN(**QUICK).fit(*pair), pair[0][:150]
+    expected, back = inn.transform(x), inn.inverse_transform(x)
+    sizes = []
+
+    def spied(run):
+        return lambda self, rows: sizes.append(len(rows)) or run(self, rows)
+
+    monkeypatch.setattr(GraphedFlow, "forward", spied(GraphedFlow.forward))
+    monkeypatch.setattr(GraphedFlow, "inverse", spied(GraphedFlow.inverse))
+    assert torch.equal(inn.transform(x), expected)
+    assert not sizes
+    inn.set_params(cuda_graphs=True)
+    assert torch.equal(inn.transform(x), expected)
+    assert torch.equal(inn.inverse_transform(x), back)
+    assert sizes == [64, 64, 64, 64]
 
 
 def test_large_means_cost_no_digits_in_float64(pair):
