@@ -41,31 +41,6 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(autouse=True)
-def products_of_bfloat16(monkeypatch):
-    """Make the interpreter multiply bfloat16 numbers, not the integers that hold their bits.
-
-    It does as of Triton 3.9, see triton-lang/triton issue 11584.
-    """
-    if not INTERPRETED:
-        return
-    import numpy as np
-    from triton import language as tl
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    create_dot = InterpreterBuilder.create_dot
-
-    def widened(handle):
-        if handle.dtype.scalar != tl.bfloat16:
-            return handle
-        return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
-
-    def create_widened_dot(builder, a, b, *rest):
-        return create_dot(builder, widened(a), widened(b), *rest)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_widened_dot)
-
-
 def read_through(descriptors, monkeypatch):
     if descriptors and not HAS_TMA:
         pytest.skip("this GPU has no tensor memory accelerator")
