@@ -232,7 +232,7 @@ def hidden_gradient_kernel(
             BLOCK_N,
             BLOCK_K,
         )
-        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 64)
+        SLICES: tl.constexpr = (BLOCK_N + 63) // 64
         for index in tl.static_range(SLICES):
             _slope_slice(
                 column_slice(total, index, SLICES),
@@ -304,7 +304,7 @@ def kept_gradient_kernel(
             BLOCK_N,
             BLOCK_K,
         )
-        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 32)
+        SLICES: tl.constexpr = (BLOCK_N + 31) // 32
         COLUMNS: tl.constexpr = BLOCK_N // SLICES
         for index in tl.static_range(SLICES):
             rows = row + tl.arange(0, BLOCK_M)

@@ -106,7 +106,7 @@ def hidden_kernel(
             )
             x_tile = x_tile.to(w_tile.dtype)
             z = tl.dot(x_tile, w_tile.T, z, input_precision=INPUT_PRECISION)
-        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 64)
+        SLICES: tl.constexpr = (BLOCK_N + 63) // 64
         for index in tl.static_range(SLICES):
             _activate_slice(
                 column_slice(z, index, SLICES),
@@ -290,7 +290,7 @@ def coupling_kernel(
             BLOCK_K,
         )
         log_det = tl.zeros([BLOCK_M], tl.float32)
-        SLICES: tl.constexpr = tl.cdiv(BLOCK_N, 32)
+        SLICES: tl.constexpr = (BLOCK_N + 31) // 32
         for index in tl.static_range(SLICES):
             log_det += _couple_slice(
                 column_slice(shift, index, SLICES),
