@@ -11,7 +11,7 @@
 #include "affine_coupling/bindings.h"
 #include "coupling_mlp/bindings.h"
 #include "coupling_mlp/fused_bindings.h"
-#include "second_moments/bindings_cuda.h"
+#include "second_moments/panels_bindings.h"
 
 namespace py = pybind11;
 

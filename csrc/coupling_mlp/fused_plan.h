@@ -9,11 +9,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define FASTINN_HOST_DEVICE __host__ __device__ inline
-#else
-#define FASTINN_HOST_DEVICE inline
-#endif
+#include "common/host_device.h"
 
 namespace fastinn {
 namespace fused {

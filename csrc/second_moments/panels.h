@@ -5,13 +5,8 @@
 
 #include <cstdint>
 
+#include "common/host_device.h"
 #include "second_moments/second_moments.h"
-
-#if defined(__CUDACC__)
-#define FASTINN_HOST_DEVICE __host__ __device__ inline
-#else
-#define FASTINN_HOST_DEVICE inline
-#endif
 
 namespace fastinn {
 namespace panels {

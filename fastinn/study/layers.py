@@ -192,7 +192,7 @@ class _Linear:
             one_map = method in ("Procrustes", "CCA")
             for way, (source, target) in enumerate(((a, b), (b, a))):
                 error, variance = found.error[method][place, way], found.variance[place, way]
-                width = self._test.moments.n_features[target]
+                width = self.passes["test"].moments.n_features[target]
                 scores = error_scores(float(error), float(variance), width)
                 records.append(_record(name, source, target, scores, inverse=one_map and way == 1))
         return records
