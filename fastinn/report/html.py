@@ -26,6 +26,8 @@ class Panel:
     figures: dict[str, go.Figure]
     choice: str = ""
     folded: bool = False
+    shown: str = ""
+    """Which of several figures is shown at first, if it is there; else the first."""
 
     @property
     def height(self) -> int:
@@ -105,6 +107,7 @@ def _layer_panels(results: Results) -> Iterator[Panel]:
         "1 is exact, 0 is no better than the mean; negative values take the colour of 0.",
         {method: figures.layer_heat_map(results, method) for method in methods},
         "Method",
+        shown="least squares",
     )
 
 
@@ -119,6 +122,7 @@ def _block_panels(results: Results) -> Iterator[Panel]:
         {method: figures.pair_heat_map(results, method) for method in methods},
         "Method",
         folded=True,
+        shown="least squares",
     )
 
 
@@ -128,7 +132,7 @@ def _similarity_panels(results: Results) -> Iterator[Panel]:
         yield Panel(
             "Similarity of layers, no map fitted",
             "Brighter layers share more; compare each value with its null, which the same "
-            "measure gives for wrongly paired tokens (point at a cell; n/a where it was not run).",
+            "measure gives for wrongly paired tokens (point at a cell).",
             {measure: figures.similarity_heat_map(results, measure) for measure in measures},
             "Measure",
         )

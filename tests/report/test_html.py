@@ -86,6 +86,8 @@ def test_every_method_and_measure_is_on_a_menu(page):
     assert page.count("select") == 3
     assert page.count("option") == 4 + 4 + 4
     assert len(page.plots) == 12 + 3
+    selected = [attributes for tag, attributes in page.elements if "selected" in attributes]
+    assert len(selected) == 2  # least squares, of both heat maps of R2
 
 
 @pytest.mark.parametrize("name", ["seed-1", "ridge", "linear CKA", "fastinn demo", "python-docs"])
