@@ -1,6 +1,8 @@
 // The rows are packed into panels of a few columns, in the order in which the products read them.
-// The result is cut into square tiles; one thread computes a tile over all rows, in their order, so
-// that the bits do not depend on the number of threads.
+// The result is cut into square tiles; one thread computes a tile over all rows of a chunk, in
+// their order and in memory of its own, so that the bits do not depend on the number of threads.
+#include <omp.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -8,6 +10,7 @@
 
 #include "common/bfloat16.h"
 #include "common/float16.h"
+#include "common/large_outputs.h"
 #include "second_moments/second_moments.h"
 
 namespace fastinn {
@@ -16,17 +19,22 @@ namespace {
 constexpr Isa kIsa = Isa::FASTINN_ISA;
 constexpr int64_t kVectorBytes = kIsa == Isa::avx512 ? 64 : kIsa == Isa::avx2 ? 32 : 16;
 
-// A register block is kBlockRows times three vectors: with the three of the right side and one of
-// the left it fills the 32 registers of AVX-512, and the 16 of AVX2 and SSE.
-constexpr int64_t kBlockRows = kIsa == Isa::avx512 ? 8 : 4;
-constexpr int64_t kBlockVectors = 3;
-
 // float32 sums of more rows than this lose digits that the float64 merge cannot bring back.
 constexpr int64_t kPromotedRows = 256;
 // Rows that are packed at a time.
 constexpr int64_t kChunkRows = 4096;
-// Columns of a tile: its float64 sums and packed rows stay in the second-level cache.
-constexpr int64_t kTile = 96;
+// Rows of a panel that are packed before those of the next panel.
+constexpr int64_t kPackedRows = 8;
+// Columns of a tile: the sums and the packed rows of the widest stay in the second-level cache; the
+// narrower ones keep all threads busy where the result is small.
+constexpr int64_t kWidestTile = 192;
+constexpr int64_t kNarrowestTile = 96;
+constexpr int64_t kTilesPerThread = 8;
+// Rows from the second-level cache are asked for so many rows ahead.
+constexpr int64_t kPrefetchedRows = 8;
+// Rows and columns that are mirrored at a time. Those of a wide result may all lie in one set of
+// the first-level cache, which holds few more.
+constexpr int64_t kMirrored = 8;
 // Below this many multiplications, waking the threads costs more than it saves.
 constexpr int64_t kSerial = 1 << 18;
 
@@ -36,10 +44,37 @@ using Vector __attribute__((vector_size(kVectorBytes), may_alias)) = T;
 template <typename T>
 constexpr int64_t kLanes = kVectorBytes / sizeof(T);
 
+// Vectors of a row of a panel.
+constexpr int64_t kBlockVectors = 3;
+
 template <typename T>
 constexpr int64_t kPanel = kBlockVectors * kLanes<T>;
 
+// A register block is kBlockRows times three vectors: with the three of the right side and one of
+// the left it fits the 32 registers of AVX-512, and the 16 of AVX2 and SSE.
+template <typename T>
+constexpr int64_t kBlockRows = kIsa == Isa::avx512  ? 8
+                               : kPanel<T> % 4 == 0 ? 4
+                                                    : 3;
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// --- Memory
+
+template <typename T>
+struct Free {
+  void operator()(T* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
+};
+
+template <typename T>
+using Buffer = std::unique_ptr<T[], Free<T>>;
+
+template <typename T>
+Buffer<T> allocate(int64_t n) {
+  Buffer<T> buffer(static_cast<T*>(::operator new[](n * sizeof(T), std::align_val_t(64))));
+  expect_large_output(buffer.get(), n * sizeof(T));
+  return buffer;
+}
 
 // --- Packing
 
@@ -94,20 +129,21 @@ void pack_rows(const S* data, const SecondMoments& op, const Rows& rows, int64_t
                const Panels<T>& panels) {
 #pragma omp parallel for collapse(2) schedule(static) if (panels.n_rows * rows.n_features > kSerial)
   for (int64_t batch = 0; batch < op.n_batches; ++batch)
-    for (int64_t i = 0; i < panels.n_rows; ++i) {
-      const S* row = data + batch * rows.batch_stride + (first_row + i) * rows.row_stride;
-      const double* shift = rows.shift + batch * rows.n_features;
-      const double root = op.root[first_row + i];
+    for (int64_t start = 0; start < panels.n_rows; start += kPackedRows)
       for (int64_t j = 0; j < rows.n_features; j += kPanel<T>) {
+        const S* columns = data + batch * rows.batch_stride + j * rows.column_stride;
+        const double* shift = rows.shift + batch * rows.n_features + j;
         const int64_t n_columns = std::min(kPanel<T>, rows.n_features - j);
-        const S* source = row + j * rows.column_stride;
-        T* target = panels.at(batch, j / kPanel<T>, i);
-        if (rows.column_stride == 1 && n_columns == kPanel<T>)  // constants make the loop fast
-          pack_row<T, bfloat16>(source, 1, shift + j, root, kPanel<T>, target);
-        else
-          pack_row<T, bfloat16>(source, rows.column_stride, shift + j, root, n_columns, target);
+        for (int64_t i = start; i < std::min(start + kPackedRows, panels.n_rows); ++i) {
+          const S* row = columns + (first_row + i) * rows.row_stride;
+          const double root = op.root[first_row + i];
+          T* packed = panels.at(batch, j / kPanel<T>, i);
+          if (rows.column_stride == 1 && n_columns == kPanel<T>)  // constants make the loop fast
+            pack_row<T, bfloat16>(row, 1, shift, root, kPanel<T>, packed);
+          else
+            pack_row<T, bfloat16>(row, rows.column_stride, shift, root, n_columns, packed);
+        }
       }
-    }
 }
 
 template <typename T>
@@ -120,52 +156,33 @@ void pack(const SecondMoments& op, const Rows& rows, int64_t first_row, const Pa
 
 // --- Products
 
-// Products of kBlockRows columns of one panel with all columns of another.
+// Adds the products of kBlockRows columns of one panel with all columns of another to `sums`.
 template <typename T>
-struct Block {
-  alignas(kVectorBytes) T entries[kBlockRows][kPanel<T>];
-};
-
-template <typename T>
-Block<T> multiply(const T* __restrict left, const T* __restrict right, int64_t n_rows) {
-  Vector<T> sum[kBlockRows][kBlockVectors] = {};
+void add_products(const T* __restrict left, const T* __restrict right, int64_t n_rows,
+                  double* __restrict sums, int64_t stride) {
+  static_assert(kPanel<T> % kBlockRows<T> == 0, "a panel holds whole blocks");
+  constexpr int64_t n_left = kBlockRows<T>;
+  Vector<T> sum[n_left][kBlockVectors] = {};
   for (int64_t row = 0; row < n_rows; ++row) {
     const auto* r = reinterpret_cast<const Vector<T>*>(right + row * kPanel<T>);
+    for (int64_t j = 0; j < kBlockVectors; ++j)
+      __builtin_prefetch(r + kPrefetchedRows * kBlockVectors + j);
 #pragma GCC unroll 8
-    for (int64_t i = 0; i < kBlockRows; ++i) {
+    for (int64_t i = 0; i < n_left; ++i) {
       const T l = left[row * kPanel<T> + i];
 #pragma GCC unroll 3
       for (int64_t j = 0; j < kBlockVectors; ++j) sum[i][j] += l * r[j];
     }
   }
-  Block<T> block;
-  std::memcpy(block.entries, sum, sizeof sum);
-  return block;
+  alignas(kVectorBytes) T block[n_left][kPanel<T>];
+  std::memcpy(block, sum, sizeof sum);
+  for (int64_t i = 0; i < n_left; ++i)
+    for (int64_t j = 0; j < kPanel<T>; ++j) sums[i * stride + j] += block[i][j];
 }
 
-template <typename T>
-void add(const Block<T>& block, int64_t n_down, int64_t n_across, double* __restrict out,
-         int64_t out_stride) {
-  for (int64_t i = 0; i < n_down; ++i)
-    for (int64_t j = 0; j < n_across; ++j) out[i * out_stride + j] += block.entries[i][j];
-}
-
-// Adds the products of two panels to `n_left` x `n_right` entries of the result.
-template <typename T>
-void add_panel_product(const T* left, const T* right, int64_t n_rows, int64_t n_left,
-                       int64_t n_right, double* out, int64_t out_stride) {
-  for (int64_t i = 0; i < n_left; i += kBlockRows) {
-    const Block<T> block = multiply(left + i, right, n_rows);
-    const int64_t n_down = std::min(kBlockRows, n_left - i);
-    if (n_down == kBlockRows && n_right == kPanel<T>)  // constants make the loops fast
-      add(block, kBlockRows, kPanel<T>, out + i * out_stride, out_stride);
-    else
-      add(block, n_down, n_right, out + i * out_stride, out_stride);
-  }
-}
-
-// Which entries of the result, and of which batch.
+// Which entries of the result, and of which batch; at most `size` rows and columns.
 struct Tile {
+  int64_t size;
   int64_t batch;
   int64_t top;
   int64_t left;
@@ -173,78 +190,90 @@ struct Tile {
   int64_t right;
 };
 
+int64_t n_tiles(const SecondMoments& op, int64_t size) {
+  const int64_t down = ceil_div(op.left.n_features, size);
+  return op.symmetric ? down * (down + 1) / 2 : down * ceil_div(op.right.n_features, size);
+}
+
+int64_t tile_size(const SecondMoments& op) {
+  const int64_t least = kTilesPerThread * omp_get_max_threads();
+  int64_t size = kWidestTile;
+  while (size > kNarrowestTile && op.n_batches * n_tiles(op, size) < least) size /= 2;
+  return size;
+}
+
 // Tile number `index` of a batch; of a symmetric product, row by row of the lower triangle.
-Tile tile_at(const SecondMoments& op, int64_t batch, int64_t index) {
+Tile tile_at(const SecondMoments& op, int64_t size, int64_t batch, int64_t index) {
   int64_t i, j;
   if (op.symmetric) {
     for (i = 0; index > i; ++i) index -= i + 1;
     j = index;
   } else {
-    const int64_t n_across = ceil_div(op.right.n_features, kTile);
+    const int64_t n_across = ceil_div(op.right.n_features, size);
     i = index / n_across;
     j = index % n_across;
   }
-  return {batch, i * kTile, j * kTile, std::min((i + 1) * kTile, op.left.n_features),
-          std::min((j + 1) * kTile, op.right.n_features)};
+  return {size,
+          batch,
+          i * size,
+          j * size,
+          std::min((i + 1) * size, op.left.n_features),
+          std::min((j + 1) * size, op.right.n_features)};
 }
 
-int64_t n_tiles(const SecondMoments& op) {
-  const int64_t down = ceil_div(op.left.n_features, kTile);
-  return op.symmetric ? down * (down + 1) / 2 : down * ceil_div(op.right.n_features, kTile);
+// Adds the products of `n_rows` rows to the sums of a tile, which have room for whole panels.
+// Panels above the diagonal of a symmetric product are left out.
+template <typename T>
+void add_rows(const SecondMoments& op, const Tile& tile, const Panels<T>& left,
+              const Panels<T>& right, int64_t row, int64_t n_rows, double* sums) {
+  for (int64_t i = tile.top; i < tile.bottom; i += kPanel<T>) {
+    const T* l = left.at(tile.batch, i / kPanel<T>, row);
+    const int64_t end = op.symmetric ? std::min(tile.right, i + 1) : tile.right;
+    const int64_t n_left = std::min(kPanel<T>, tile.bottom - i);
+    for (int64_t k = 0; k < n_left; k += kBlockRows<T>)
+      for (int64_t j = tile.left; j < end; j += kPanel<T>)
+        add_products(l + k, right.at(tile.batch, j / kPanel<T>, row), n_rows,
+                     sums + (i + k - tile.top) * tile.size + j - tile.left, tile.size);
+  }
 }
 
 template <typename T>
-void add_tile(const SecondMoments& op, const Tile& tile, const Panels<T>& left,
-              const Panels<T>& right) {
-  static_assert(kTile % kPanel<T> == 0, "a tile holds whole panels");
-  double* out = op.out + tile.batch * op.left.n_features * op.right.n_features;
+Buffer<double> tile_sums(const SecondMoments& op, const Tile& tile, const Panels<T>& left,
+                         const Panels<T>& right) {
+  static_assert(kNarrowestTile % kPanel<T> == 0, "a tile holds whole panels");
+  Buffer<double> sums = allocate<double>(tile.size * tile.size);
+  std::fill(sums.get(), sums.get() + tile.size * tile.size, 0.0);
   for (int64_t row = 0; row < left.n_rows; row += kPromotedRows)
-    for (int64_t j = tile.left; j < tile.right; j += kPanel<T>)
-      for (int64_t i = op.symmetric ? std::max(tile.top, j) : tile.top; i < tile.bottom;
-           i += kPanel<T>)
-        add_panel_product(left.at(tile.batch, i / kPanel<T>, row),
-                          right.at(tile.batch, j / kPanel<T>, row),
-                          std::min(kPromotedRows, left.n_rows - row),
-                          std::min(kPanel<T>, tile.bottom - i), std::min(kPanel<T>, tile.right - j),
-                          out + i * op.right.n_features + j, op.right.n_features);
+    add_rows(op, tile, left, right, row, std::min(kPromotedRows, left.n_rows - row), sums.get());
+  return sums;
 }
 
-void clear(const SecondMoments& op, const Tile& tile) {
-  double* out = op.out + tile.batch * op.left.n_features * op.right.n_features;
-  for (int64_t i = tile.top; i < tile.bottom; ++i)
-    std::fill(out + i * op.right.n_features + tile.left, out + i * op.right.n_features + tile.right,
-              0.0);
+// Adds the sums of a tile to the result, which the first chunk writes.
+void add_tile(const SecondMoments& op, const Tile& tile, const double* sums, bool first) {
+  const int64_t width = op.right.n_features, n_across = tile.right - tile.left;
+  double* out = op.out + (tile.batch * op.left.n_features + tile.top) * width + tile.left;
+  for (int64_t i = 0; i < tile.bottom - tile.top; ++i, out += width, sums += tile.size)
+    for (int64_t j = 0; j < n_across; ++j) out[j] = first ? sums[j] : out[j] + sums[j];
 }
 
-// Copies what is below the diagonal to above it.
+// Copies what is below the diagonal to above it, square by square.
 void mirror(const SecondMoments& op, const Tile& tile) {
   const int64_t width = op.left.n_features;
   double* out = op.out + tile.batch * width * width;
-  for (int64_t i = tile.top; i < tile.bottom; ++i)
-    for (int64_t j = tile.left; j < std::min(tile.right, i); ++j)
-      out[j * width + i] = out[i * width + j];
+  for (int64_t top = tile.top; top < tile.bottom; top += kMirrored)
+    for (int64_t left = tile.left; left < std::min(tile.right, top + 1); left += kMirrored)
+      for (int64_t j = left; j < std::min(tile.right, left + kMirrored); ++j)
+        for (int64_t i = std::max(top, j); i < std::min(tile.bottom, top + kMirrored); ++i)
+          out[j * width + i] = out[i * width + j];
 }
 
 template <typename Function>
 void for_each_tile(const SecondMoments& op, Function&& function) {
-  const int64_t n = n_tiles(op);
+  const int64_t size = tile_size(op), n = n_tiles(op, size);
   const int64_t work = op.n_rows * op.left.n_features * op.right.n_features;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (work > kSerial)
   for (int64_t batch = 0; batch < op.n_batches; ++batch)
-    for (int64_t index = 0; index < n; ++index) function(tile_at(op, batch, index));
-}
-
-template <typename T>
-struct Free {
-  void operator()(T* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
-
-template <typename T>
-using Buffer = std::unique_ptr<T[], Free<T>>;
-
-template <typename T>
-Buffer<T> allocate(int64_t n) {
-  return Buffer<T>(static_cast<T*>(::operator new[](n * sizeof(T), std::align_val_t(64))));
+    for (int64_t index = 0; index < n; ++index) function(tile_at(op, size, batch, index));
 }
 
 template <typename T>
@@ -259,7 +288,8 @@ template <Isa isa, typename T>
 void second_moments_cpu(const SecondMoments& op) {
   const Buffer<T> left_buffer = allocate_panels<T>(op, op.left);
   const Buffer<T> right_buffer = op.symmetric ? nullptr : allocate_panels<T>(op, op.right);
-  for_each_tile(op, [&](const Tile& tile) { clear(op, tile); });
+  if (op.n_rows == 0)
+    std::fill_n(op.out, op.n_batches * op.left.n_features * op.right.n_features, 0.0);
   for (int64_t row = 0; row < op.n_rows; row += kChunkRows) {
     const int64_t n_rows = std::min(kChunkRows, op.n_rows - row);
     const Panels<T> left{left_buffer.get(), n_panels<T>(op.left), n_rows};
@@ -267,7 +297,9 @@ void second_moments_cpu(const SecondMoments& op) {
     pack(op, op.left, row, left);
     if (!op.symmetric) pack(op, op.right, row, right);
     const Panels<T>& other = op.symmetric ? left : right;
-    for_each_tile(op, [&](const Tile& tile) { add_tile(op, tile, left, other); });
+    for_each_tile(op, [&](const Tile& tile) {
+      add_tile(op, tile, tile_sums(op, tile, left, other).get(), row == 0);
+    });
   }
   if (op.symmetric) for_each_tile(op, [&](const Tile& tile) { mirror(op, tile); });
 }
