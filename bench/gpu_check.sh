@@ -61,7 +61,7 @@ benches=("$PYTHON" -m pytest bench --device cuda --rounds 5 --results "$results"
 
 step "build" 120 "nvcc cmake" env FASTINN_CUDA=ON \
   "$PYTHON" -m pip install --no-build-isolation --no-deps -e .
-step "doctor" 20 "gpu" "$PYTHON" -m fastinn doctor
+step "backends" 20 "gpu" "$PYTHON" -c 'import fastinn; print(fastinn.backends())'
 step "kernel tests" 100 "gpu" "$PYTHON" -m pytest tests/ops tests/nn -p no:cacheprovider
 step "memcheck" 40 "gpu compute-sanitizer" "${sanitize[@]}" --tool memcheck \
   "$PYTHON" bench/small_shapes.py
