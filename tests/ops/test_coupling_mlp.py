@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tolerances import ELEMENTWISE, ROUNDED, ROW_SUM
 
@@ -123,7 +123,7 @@ def check(kernel, case, memory="store", rows=None, **options):
     drawn, weights, biases = inputs(case, kernel.device)
     rows = drawn if rows is None else rows
     if case.dtype == torch.float64 and kernel.backend != "cpu":
-        return  # float32 kernels; the case of the other dtype checks them
+        pytest.skip("float32 kernels")
     grads = cotangents(rows)
 
     def computed(*tensors):
@@ -174,6 +174,7 @@ def test_activations_in_a_layer(layer_kernel, activation, dtype, memory, inverse
     memory=st.sampled_from(["store", "recompute"]),
 )
 def test_any_shape(layer_kernel, small_blocks, case, memory):
+    assume(case.dtype == torch.float32 or layer_kernel.backend == "cpu")
     check(layer_kernel, case, memory)
 
 
