@@ -36,7 +36,7 @@ ALLOWED = {
 ONLY_IN = {
     "transformers": ("embed/",),
     "triton": ("ops/",),
-    "typer": ("cli.py",),
+    "typer": ("cli/",),
     "plotly": ("report/",),
     "matplotlib": (),
     "cupy": (),

@@ -1,0 +1,48 @@
+"""The commands: a module each, one typed function a command."""
+
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import typer
+
+import fastinn
+from fastinn.cli import align, compare, demo, doctor, sanity, seeds
+from fastinn.cli._terminal import complain
+
+app = typer.Typer(
+    name="fastinn",
+    help="Align the representation spaces of Transformers at corpus scale.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command()(demo.demo)
+app.command()(compare.compare)
+app.command()(align.align)
+app.command()(sanity.sanity)
+app.command()(doctor.doctor)
+
+seeds_app = typer.Typer(help="Train and list mini BERT seeds.", no_args_is_help=True)
+seeds_app.command("list")(seeds.list_seeds)
+seeds_app.command("train")(seeds.train_seeds)
+app.add_typer(seeds_app, name="seeds")
+
+
+def main() -> NoReturn:
+    """Run the commands; a user's mistake ends in one line and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except (ValueError, TypeError, OSError, fastinn.BackendUnavailableError) as error:
+        if "FASTINN_TRACEBACK" in os.environ:
+            raise
+        complain(str(error))
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    complain(f"warning: {message}")

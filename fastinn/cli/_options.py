@@ -1,0 +1,58 @@
+"""Options that commands share, and what becomes of them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from fastinn.align import INN
+from fastinn.embed import Corpus, Encoder
+
+INN_STEPS = INN().max_steps
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results instead.")]
+CorpusFile = Annotated[
+    Path | None,
+    typer.Option("--corpus", help="txt, jsonl, csv or tsv file; default: Python's own docs."),
+]
+Column = Annotated[str, typer.Option(help="Field or column that holds the text.")]
+Documents = Annotated[int | None, typer.Option(help="Read only the first documents.", min=1)]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace the run that the folder holds.")]
+RandomState = Annotated[int, typer.Option(help="Seed of initialisation and shuffling.")]
+
+
+def processors() -> int:
+    """Return how many networks to train at once; those on a GPU share it one after the other."""
+    return 1 if torch.cuda.is_available() else torch.get_num_threads()
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for the record."""
+    return " ".join(["fastinn", *sys.argv[1:]])
+
+
+def corpus_of(path: Path | None, column: str, documents: int | None = None) -> Corpus:
+    """Return the corpus that the options name."""
+    corpus = Corpus.python_docs() if path is None else Corpus.from_file(path, column=column)
+    return corpus if documents is None else corpus.head(documents)
+
+
+def encoder(model: str, layers: str) -> Encoder:
+    """Return the encoder of a model that reads ``layers``, as ``--layers`` gives them."""
+    return Encoder(model, layers="all" if layers == "all" else numbers(layers, "--layers"))
+
+
+def name(model: str) -> str:
+    """Return what results call a model: the last part of its id or folder."""
+    return Path(model).name
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Read numbers separated by commas; an error names the option."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}, expected numbers such as 0,6,-1") from None

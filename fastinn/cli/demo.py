@@ -1,0 +1,35 @@
+"""``fastinn demo``."""
+
+from pathlib import Path
+
+from fastinn.align import INN
+from fastinn.cli._options import AsJson, Out, Overwrite, processors
+from fastinn.cli._run import run_comparison
+from fastinn.embed import Corpus, Encoder
+from fastinn.embed.seeds import shipped_seeds
+from fastinn.report.folder import RunFolder
+from fastinn.study.layers import Comparison
+
+# A tour in under two minutes on two cores.
+_INN = INN(max_steps=250, lr=2e-2)
+_DOCUMENTS = 80
+
+
+def demo(
+    out: Out = Path("fastinn-demo"), overwrite: Overwrite = True, as_json: AsJson = False
+) -> None:
+    """Align the shipped mini BERTs, all pairs, with every method, and write a report.
+
+    Example: fastinn demo --out my-demo
+    """
+    folder = RunFolder(out, overwrite=overwrite)
+    encoders = {n: Encoder(str(path), layers="all") for n, path in shipped_seeds().items()}
+    corpus = Corpus.python_docs().head(_DOCUMENTS)
+    run_comparison(
+        encoders,
+        corpus,
+        Comparison(inn=_INN, n_jobs=processors()),
+        folder,
+        as_json,
+        "fastinn demo",
+    )

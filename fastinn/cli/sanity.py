@@ -1,0 +1,41 @@
+"""``fastinn sanity``."""
+
+from typing import Annotated
+
+import typer
+
+from fastinn.cli._options import AsJson, Column, CorpusFile, Documents, RandomState, corpus_of
+from fastinn.cli._terminal import show
+from fastinn.embed import Encoder, stream
+from fastinn.embed.seeds import shipped_seeds
+from fastinn.report import terminal
+from fastinn.study.passes import run_pass
+from fastinn.study.sanity import sanity_check
+
+
+def sanity(
+    model: Annotated[str | None, typer.Argument(help="Hub id or folder; a shipped seed.")] = None,
+    layer: Annotated[int, typer.Option(help="Layer whose states are used.")] = -1,
+    corpus: CorpusFile = None,
+    column: Column = "text",
+    documents: Documents = 140,
+    max_rows: Annotated[int, typer.Option(help="Rows at most.", min=100)] = 150_000,
+    random_state: RandomState = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Hide a known bijection in hidden states and see which methods recover it.
+
+    Example: fastinn sanity --layer -1
+    """
+    encoder = Encoder(model or str(next(iter(shipped_seeds().values()))), layers=[layer])
+    view = ("model", encoder.layers[0])
+    done = run_pass(
+        stream({"model": encoder}, corpus_of(corpus, column, documents)),
+        pairs="all",
+        sampled=[view],
+        max_rows=max_rows,
+        label="read",
+    )
+    found = sanity_check(done.rows[view], documents=done.documents, random_state=random_state)
+    records = [vars(recovery) for recovery in found]
+    show(records, as_json, terminal.recovery_table)
