@@ -35,6 +35,9 @@ ALLOWED = {
 
 ONLY_IN = {
     "transformers": ("embed/",),
+    "datasets": ("embed/",),
+    "pyarrow": ("embed/",),
+    "fsspec": ("embed/",),
     "triton": ("ops/",),
     "typer": ("cli/",),
     "plotly": ("report/",),

@@ -1,0 +1,61 @@
+"""Data sets that the library ``datasets`` streams, from the hub or from files."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastinn.embed.corpus._extra import extra
+from fastinn.embed.corpus.document import BEGINNING, Cursor
+from fastinn.embed.corpus.parquet import ROWS_AT_ONCE, check_column, text_rows
+from fastinn.embed.corpus.paths import changed
+from fastinn.embed.corpus.records import Record
+
+
+class HubDataset:
+    """One split of a data set; see :meth:`Corpus.from_dataset`.
+
+    Rows are counted here: a cursor is a shard of the data set, which is a file of it, and the
+    rows of the shard that are behind. Resuming opens that shard and reads past those rows.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        config: str | None,
+        split: str,
+        column: str,
+        revision: str | None,
+        data_files: str | Sequence[str] | None,
+    ) -> None:
+        datasets = extra("datasets", f"reading the data set {path}")
+        self.name = " ".join(part for part in (path, config, split) if part)
+        self._column = column
+        self._rows = datasets.load_dataset(
+            path, config, split=split, revision=revision, data_files=data_files, streaming=True
+        ).with_format("arrow")
+        first = next(iter(self._rows.iter(1)), None)
+        if first is not None:
+            check_column(first.schema, column, self.name)
+            self._rows = self._rows.select_columns([column])
+
+    def records(self, start: Cursor) -> Iterator[Record]:
+        """Yield the rows behind ``start``."""
+        shards = self._rows.num_shards
+        if start.file >= shards:
+            raise changed(self.name, f"it has {shards} shards")
+        number = start.number
+        for file in range(start.file, shards):
+            batches = self._batches(self._rows.shard(shards, file))
+            for content, _, row, _ in text_rows(batches, self._column, 0, start.row):
+                number += 1
+                place = f"{self.name}, shard {file}:{row}"
+                yield Record(content, None, place, Cursor(number, file, row))
+            start = BEGINNING
+
+    def _batches(self, shard: Any) -> Iterator[Any]:
+        try:
+            yield from shard.iter(ROWS_AT_ONCE)
+        except ValueError as error:  # Arrow's own too
+            raise ValueError(
+                f"{self.name} cannot be read: {error}; Corpus.from_files reads its files record "
+                "by record and leaves bad ones out"
+            ) from None

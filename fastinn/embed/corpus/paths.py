@@ -1,0 +1,90 @@
+"""Files as users name them: local, compressed, in a folder, or behind a scheme such as ``s3://``."""
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+_COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What broken files, archives and connections end in."""
+
+
+def ending(path: str) -> str:
+    """Return what says how the file is to be read: ``.csv`` for ``a.csv`` and for ``a.csv.gz``."""
+    plain = PurePosixPath(path)
+    return (plain.with_suffix("") if plain.suffix in _COMPRESSED else plain).suffix.lower()
+
+
+def files_at(path: str) -> list[str]:
+    """Return the files that ``path`` stands for: itself, or all in the folder in order of name.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ImportError: If its scheme takes a package that is not installed.
+    """
+    if "://" in path:
+        return _remote_files(path)
+    if Path(path).is_dir():
+        return _in_folder(path, (str(f) for f in Path(path).rglob("*") if f.is_file()))
+    if not Path(path).is_file():
+        raise _not_there(path)
+    return [path]
+
+
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """Open a file to read bytes, those that it holds if it is compressed.
+
+    Raises:
+        OSError: If it cannot be read, here or later; the file is named.
+    """
+    try:
+        with _opened_as_it_is(path) as file:
+            decompress = _COMPRESSED.get(PurePosixPath(path).suffix)
+            yield decompress(file) if decompress else file
+    except _UNREADABLE as error:
+        raise OSError(f"{path} cannot be read: {error}") from None
+
+
+def changed(path: str, why: str) -> ValueError:
+    """Return the error of a file that a cursor does not belong to."""
+    return ValueError(
+        f"reading cannot go on in {path}: {why}, so it is another file than before; start anew or "
+        "bring the former file back"
+    )
+
+
+def _opened_as_it_is(path: str) -> Any:
+    if "://" not in path:
+        return Path(path).open("rb")
+    import fsspec
+
+    return fsspec.open(path, "rb")
+
+
+def _remote_files(path: str) -> list[str]:
+    from fsspec.core import url_to_fs
+
+    files, inner = url_to_fs(path)
+    if files.isdir(inner):
+        return [files.unstrip_protocol(file) for file in _in_folder(inner, files.find(inner))]
+    if not files.isfile(inner):
+        raise _not_there(path)
+    return [path]
+
+
+def _in_folder(folder: str, paths: Iterable[str]) -> list[str]:
+    """Return ``paths`` in order of name, without hidden files and what is in hidden folders."""
+    return sorted(path for path in paths if "/." not in path[len(folder.rstrip("/")) :])
+
+
+def _not_there(path: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"corpus {path} is not a file; give a txt, jsonl, csv, tsv or parquet file, or a folder"
+    )
