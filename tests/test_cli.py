@@ -49,6 +49,20 @@ def test_compare_writes_results_and_report(run, seeds, corpus, tmp_path):
     assert "<html" in (out / "report.html").read_text()
 
 
+def test_several_files_of_text_are_one_corpus(run, seeds, corpus, tmp_path):
+    table = tmp_path / "b.csv"
+    table.write_text("text\nword a,b\nworda wordb\n")
+    files = ["--corpus", corpus, "--corpus", table]
+    code, stdout, stderr = run("sanity", seeds[0], *files, "--json")
+    assert code == 2
+    assert stderr == f"fastinn: {table}:2 has 2 fields, the header names 1\n"
+    table.write_text("text\nworda wordb\nword a,b\n")
+    code, stdout, stderr = run("sanity", seeds[0], *files, "--json")
+    assert code == 0
+    assert json.loads(stdout)
+    assert f"{table}:3 left out: it has 2 fields, the header names 1" in stderr
+
+
 def test_compare_refuses_a_folder_that_holds_another_run(run, seeds, corpus, tmp_path):
     (tmp_path / "results.json").write_text("{}")
     code, _, stderr = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path)

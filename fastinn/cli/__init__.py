@@ -36,7 +36,13 @@ def main() -> NoReturn:
     warnings.showwarning = _show_warning
     try:
         app()
-    except (ValueError, TypeError, OSError, fastinn.BackendUnavailableError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        ImportError,
+        fastinn.BackendUnavailableError,
+    ) as error:
         if "FASTINN_TRACEBACK" in os.environ:
             raise
         complain(str(error))

@@ -14,8 +14,12 @@ INN_STEPS = INN().max_steps
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results instead.")]
 CorpusFile = Annotated[
-    Path | None,
-    typer.Option("--corpus", help="txt, jsonl, csv or tsv file; default: Python's own docs."),
+    list[str] | None,
+    typer.Option(
+        "--corpus",
+        help="txt, jsonl, csv, tsv or parquet file, a folder of them, or a URL such as s3://; "
+        "may be repeated; default: Python's own docs.",
+    ),
 ]
 Column = Annotated[str, typer.Option(help="Field or column that holds the text.")]
 Documents = Annotated[int | None, typer.Option(help="Read only the first documents.", min=1)]
@@ -34,9 +38,9 @@ def command_line() -> str:
     return " ".join(["fastinn", *sys.argv[1:]])
 
 
-def corpus_of(path: Path | None, column: str, documents: int | None = None) -> Corpus:
+def corpus_of(paths: list[str] | None, column: str, documents: int | None = None) -> Corpus:
     """Return the corpus that the options name."""
-    corpus = Corpus.python_docs() if path is None else Corpus.from_file(path, column=column)
+    corpus = Corpus.from_files(paths, column=column) if paths else Corpus.python_docs()
     return corpus if documents is None else corpus.head(documents)
 
 

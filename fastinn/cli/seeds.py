@@ -43,7 +43,7 @@ def train_seeds(
 
     Example: fastinn seeds train --n 4 --corpus wiki.txt --hidden 256 --out my-seeds
     """
-    text = Corpus.python_docs(packages=packages) if corpus is None else corpus_of(corpus, column)
+    text = corpus_of(corpus, column) if corpus else Corpus.python_docs(packages=packages)
     config = PretrainConfig(
         hidden=hidden,
         layers=layers,

@@ -32,7 +32,7 @@ class HubDataset:
         self._rows = datasets.load_dataset(
             path, config, split=split, revision=revision, data_files=data_files, streaming=True
         ).with_format("arrow")
-        first = next(iter(self._rows.iter(1)), None)
+        first = next(self._batches(self._rows, rows_at_once=1), None)
         if first is not None:
             check_column(first.schema, column, self.name)
             self._rows = self._rows.select_columns([column])
@@ -51,9 +51,9 @@ class HubDataset:
                 yield Record(content, None, place, Cursor(number, file, row))
             start = BEGINNING
 
-    def _batches(self, shard: Any) -> Iterator[Any]:
+    def _batches(self, rows: Any, rows_at_once: int = ROWS_AT_ONCE) -> Iterator[Any]:
         try:
-            yield from shard.iter(ROWS_AT_ONCE)
+            yield from rows.iter(rows_at_once)
         except ValueError as error:  # Arrow's own too
             raise ValueError(
                 f"{self.name} cannot be read: {error}; Corpus.from_files reads its files record "
