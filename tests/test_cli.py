@@ -53,11 +53,12 @@ def test_several_files_of_text_are_one_corpus(run, seeds, corpus, tmp_path):
     table = tmp_path / "b.csv"
     table.write_text("text\nword a,b\nworda wordb\n")
     files = ["--corpus", corpus, "--corpus", table]
-    code, stdout, stderr = run("sanity", seeds[0], *files, "--json")
+    how = ["--method", "linear", "--json", "--out", tmp_path / "map"]
+    code, _, stderr = run("align", *seeds, *files, *how)
     assert code == 2
     assert stderr == f"fastinn: {table}:2 has 2 fields, the header names 1\n"
     table.write_text("text\nworda wordb\nword a,b\n")
-    code, stdout, stderr = run("sanity", seeds[0], *files, "--json")
+    code, stdout, stderr = run("align", *seeds, *files, *how)
     assert code == 0
     assert json.loads(stdout)
     assert f"{table}:3 left out: it has 2 fields, the header names 1" in stderr
