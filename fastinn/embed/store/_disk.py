@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
+
+from fastinn.embed.store.layout import UNFINISHED
 
 _REMEDY = "what is committed is safe, run again to go on from there"
 
@@ -80,14 +82,14 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file."""
-    with _naming(path):
+    """Remove a file, if it is there."""
+    with _naming(path), suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def create_once(path: Path, content: bytes) -> None:
     """Write a file whole and durably, unless another process has done so first."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     with OutputFile(unfinished) as file:
         file.truncate(0)
         file.write_at(0, content)
@@ -95,10 +97,10 @@ def create_once(path: Path, content: bytes) -> None:
     with _naming(path):
         try:
             os.link(unfinished, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(unfinished)
+        except (FileExistsError, FileNotFoundError):
+            if not path.is_file():  # else the other process has tidied up, too
+                raise
+    remove(unfinished)
     sync_folder(path.parent)
 
 

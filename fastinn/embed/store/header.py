@@ -9,7 +9,7 @@ from fastinn import _checks
 from fastinn.embed.store import _disk
 from fastinn.embed.store._json import canonical, digest, parse, whole
 from fastinn.embed.store.files import Files, read_whole
-from fastinn.embed.store.layout import DTYPES
+from fastinn.embed.store.layout import DTYPES, UNFINISHED
 
 HEADER = "store.json"
 LEVELS = ("token", "word", "sentence", "cls")
@@ -158,6 +158,8 @@ def settle_header(root: Path, header: StoreHeader, files: Files) -> None:
         content = canonical({**fields, _DIGEST: digest(canonical(fields))})
         _disk.create_once(root / HEADER, content)
     found = load_header(files, root)
+    for leftover in sorted(root.glob(f"{HEADER}.*{UNFINISHED}")):  # of a process that was killed
+        _disk.remove(leftover)
     for field in dataclasses.fields(StoreHeader):
         there, wanted = getattr(found, field.name), getattr(header, field.name)
         if there != wanted:
