@@ -7,6 +7,7 @@ from fastinn.embed import Encoded, StoreHeader, StoreWriter
 LAYERS = (0, 3)
 WIDTH = 8
 GROUP = 4
+EXPECTED_MESSAGE = "what is committed is safe, run again to go on"
 ROWS_PER_BLOCK = 13
 
 

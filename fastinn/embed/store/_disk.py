@@ -1,5 +1,6 @@
 """System calls of a writer; every error names its file."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ class OutputFile:
         with _naming(self.path):
             while left:
                 written = os.pwrite(self.fd, left, offset)
+                if not written:
+                    raise OSError(errno.EIO, "nothing could be written")
                 left, offset = left[written:], offset + written
 
     def truncate(self, size: int) -> None:
