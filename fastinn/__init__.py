@@ -11,6 +11,7 @@ __version__ = version("fastinn")
 _HOMES = {
     "BackendUnavailableError": "fastinn.ops",
     "Corpus": "fastinn.embed",
+    "EmbeddingStore": "fastinn.embed",
     "Encoder": "fastinn.embed",
     "Moments": "fastinn.moments",
     "backends": "fastinn.ops",

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 import fastinn
-from fastinn.cli import align, compare, demo, doctor, sanity, seeds
+from fastinn.cli import align, compare, demo, doctor, sanity, seeds, store
 from fastinn.cli._terminal import complain
 
 app = typer.Typer(
@@ -29,6 +29,12 @@ seeds_app = typer.Typer(help="Train and list mini BERT seeds.", no_args_is_help=
 seeds_app.command("list")(seeds.list_seeds)
 seeds_app.command("train")(seeds.train_seeds)
 app.add_typer(seeds_app, name="seeds")
+
+store_app = typer.Typer(help="List, verify and export embedding stores.", no_args_is_help=True)
+store_app.command("ls")(store.list_stores)
+store_app.command("verify")(store.verify_stores)
+store_app.command("export")(store.export_store)
+app.add_typer(store_app, name="store")
 
 
 def main() -> NoReturn:

@@ -6,6 +6,7 @@ from fastinn.embed.encoder import Encoder
 from fastinn.embed.prefetch import Prefetch
 from fastinn.embed.reading import Position
 from fastinn.embed.source import Encoded, Source
+from fastinn.embed.store import EmbeddingStore, StoreHeader, StoreWriter
 from fastinn.embed.stream import Block, Stream, stream
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "Corpus",
     "Cursor",
     "Document",
+    "EmbeddingStore",
     "Encoded",
     "Encoder",
     "Position",
     "Prefetch",
     "Source",
+    "StoreHeader",
+    "StoreWriter",
     "Stream",
     "stream",
 ]

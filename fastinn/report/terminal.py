@@ -62,6 +62,39 @@ def seed_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def store_table(stores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Show what stores hold and how far their writers are."""
+    table = _table("Stores", "store", "model", "layers", "dtype", "rows", "size", "writers done")
+    for path, store in stores.items():
+        writers = store["progress"]
+        done = sum(writer["finished"] for writer in writers)
+        table.add_row(
+            path,
+            f"{store['model']}@{(store['revision'] or 'local')[:8]}",
+            ",".join(map(str, store["layers"])),
+            store["dtype"],
+            f"{store['rows']:,}",
+            f"{store['bytes'] / 2**20:,.1f} MiB",
+            f"{done} of {len(writers)}",
+        )
+    return table
+
+
+def verdict_table(verdicts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Show what reading stores for their checksums found."""
+    table = _table("Stores, verified", "store", "shards", "rows", "size", "finished", "damages")
+    for path, verdict in verdicts.items():
+        table.add_row(
+            path,
+            f"{verdict['shards']:,}",
+            f"{verdict['rows']:,}",
+            f"{verdict['nbytes'] / 2**20:,.1f} MiB",
+            "yes" if verdict["finished"] else "no",
+            str(len(verdict["damages"])),
+        )
+    return table
+
+
 def findings_table(findings: Mapping[str, Any]) -> Table:
     """Show nested findings, a row each."""
     table = _table("fastinn doctor", "what", "found")

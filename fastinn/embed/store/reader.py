@@ -1,0 +1,158 @@
+"""Stores as they are read."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fastinn import _checks
+from fastinn.embed.corpus import SPLITS, Split
+from fastinn.embed.encoder import TOKENS_PER_BLOCK, Encoded
+from fastinn.embed.store.blocks import VerifiedBlocks
+from fastinn.embed.store.contents import check_complete, check_listing
+from fastinn.embed.store.files import files_at
+from fastinn.embed.store.header import StoreHeader, load_header
+from fastinn.embed.store.index import Runs, index
+from fastinn.embed.store.journal import Journal, load_journal
+from fastinn.embed.store.layout import DTYPES, KEY_BYTES
+from fastinn.embed.store.shard import Shard
+
+
+class EmbeddingStore:
+    """Hidden states of one model over one corpus, verified as they are read.
+
+    Rows are in reading order, by document, however many processes wrote them. Every block of a
+    shard is checked against the journal whenever it comes from the disk, so a store with a flipped
+    byte gives an error that names the shard, and no rows.
+
+    Args:
+        path: Folder of the store, or a URL that fsspec opens, such as ``s3://bucket/store``.
+        unfinished: Read what is committed of a store whose writers are not done.
+
+    Raises:
+        FileNotFoundError: If there is no store.
+        ValueError: If it is damaged, or unfinished; the file is named.
+    """
+
+    def __init__(self, path: str | Path, *, unfinished: bool = False) -> None:
+        self.path = path
+        files = files_at(path)
+        self.header: StoreHeader = load_header(files, path)
+        self.journals: list[Journal] = [
+            load_journal(files, self.header, writer) for writer in range(self.header.writers)
+        ]
+        if not unfinished:
+            check_complete(self.header, self.journals, path)
+        check_listing(files, self.header, self.journals)
+        # A reader that goes through the rows shares one block a file between two reads.
+        self._blocks = VerifiedBlocks(files, held=len(self.layers) + 1)
+        commits = [commit for journal in self.journals for commit in journal.commits]
+        self._shards = {
+            layer: [Shard(self.header, commit, layer) for commit in commits]
+            for layer in (None, *self.layers)
+        }
+        self._pieces = index(self._blocks, self._shards[None])
+        self._runs = Runs(self._pieces)
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers that are stored."""
+        return list(self.header.layers)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of Transformer layers of the model."""
+        return self.header.n_layers
+
+    @property
+    def n_features(self) -> int:
+        """Width of a row."""
+        return self.header.n_features
+
+    @property
+    def level(self) -> str:
+        """What a row is."""
+        return self.header.level
+
+    @property
+    def tokens_fingerprint(self) -> str:
+        """Hash of tokenizer and window length; stores that share it pair token by token."""
+        return self.header.tokenizer
+
+    @property
+    def finished(self) -> bool:
+        """Whether all writers have closed their shares."""
+        return all(journal.finished for journal in self.journals)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._runs)
+
+    def split(self, split: Split) -> Self:
+        """Keep the documents of one split, decided by the place that was stored with each."""
+        _checks.one_of(split, tuple(SPLITS), "split")
+        narrowed = copy.copy(self)
+        narrowed._pieces = self._pieces.within(*SPLITS[split])
+        narrowed._runs = Runs(narrowed._pieces)
+        return narrowed
+
+    def read(self, start: int, stop: int, layers: Sequence[int] | None = None) -> Encoded:
+        """Read rows ``start`` to before ``stop`` of the reading order.
+
+        Args:
+            start: First row, from 0.
+            stop: Row to end before, at most ``len(self)``.
+            layers: Layers to read, negative ones from the end of the model; ``None`` for all.
+
+        Returns:
+            Rows in float32, whatever they are stored in, and keys.
+
+        Raises:
+            ValueError: If there are no such rows or layers, or a shard is damaged.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"rows {start} to {stop} of a store of {len(self)} rows")
+        chosen = self.layers if layers is None else self._resolve(layers)
+        runs = self._runs.between(start, stop)
+        dtype = DTYPES[self.header.dtype]
+        rows = {
+            layer: self._gather(layer, runs, (stop - start, self.n_features), dtype).float()
+            for layer in chosen
+        }
+        return Encoded(rows, self._gather(None, runs, (stop - start, 3), torch.int64))
+
+    def __iter__(self) -> Iterator[Encoded]:
+        """Iterate over all rows in blocks."""
+        return self.blocks()
+
+    def blocks(
+        self, rows_per_block: int = TOKENS_PER_BLOCK, layers: Sequence[int] | None = None
+    ) -> Iterator[Encoded]:
+        """Iterate over blocks of ``rows_per_block`` rows, the last of which may be shorter."""
+        _checks.at_least(rows_per_block, 1, "rows_per_block")
+        for start in range(0, len(self), rows_per_block):
+            yield self.read(start, min(start + rows_per_block, len(self)), layers)
+
+    def _gather(
+        self,
+        layer: int | None,
+        runs: Sequence[tuple[int, int, int]],
+        shape: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        out = torch.empty(shape, dtype=dtype)
+        row_bytes = KEY_BYTES if layer is None else self.header.row_bytes
+        at = 0
+        for part, first, n in runs:
+            self._blocks.fill(self._shards[layer][part], first * row_bytes, out[at : at + n])
+            at += n
+        return out
+
+    def _resolve(self, layers: Sequence[int]) -> list[int]:
+        chosen = sorted({layer + (self.n_layers + 1) * (layer < 0) for layer in layers})
+        if not chosen or not set(chosen) <= set(self.layers):
+            raise ValueError(f"layers is {list(layers)}, {self.path} holds layers {self.layers}")
+        return chosen
