@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastinn._saved import remove_unfinished
+
 # Checkpoints may take this share of the time.
 _SHARE = 0.03
 
@@ -52,6 +54,25 @@ def check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, An
                 f"{name}={_short(here.get(name))}; resume with the same settings, or give another "
                 "folder"
             )
+
+
+def rank_folder(folder: Path, rank: int, world_size: int) -> Path:
+    """Return the folder of one rank's checkpoints, made if need be and free of unfinished files.
+
+    Raises:
+        ValueError: If ``folder`` holds checkpoints of another number of ranks.
+    """
+    own = folder / f"rank-{rank}-of-{world_size}"
+    others = [f for f in folder.glob("rank-*-of-*") if not f.name.endswith(f"-of-{world_size}")]
+    if others:
+        n = others[0].name.rpartition("-")[2]
+        raise ValueError(
+            f"{folder} holds checkpoints of {n} ranks and this run has {world_size}; resume with "
+            f"{n} ranks, or give another folder"
+        )
+    own.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(own)
+    return own
 
 
 def _short(value: Any) -> str:

@@ -61,9 +61,9 @@ def write_whole(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def remove_unfinished(path: Path) -> None:
-    """Remove what processes that were killed left of writing ``path``."""
-    for left in path.parent.glob(f"{path.name}.*.{_UNFINISHED}"):
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed left of files in ``folder``."""
+    for left in folder.glob(f"*.{_UNFINISHED}"):
         left.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -148,6 +148,40 @@ def total(numbers: Tensor, what: str) -> Tensor:
         with meeting(what):
             dist.all_reduce(numbers)
     return numbers
+
+
+def same_parameters(module: nn.Module) -> None:
+    """Give the parameters and buffers of every rank the values of rank 0."""
+    if world_size() > 1:
+        with meeting("sending parameters from rank 0"):
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+
+def average_gradients(
+    parameters: Iterable[nn.Parameter], n_rows: int, told: list[float]
+) -> list[float]:
+    """Average the gradients over the rows of all ranks, in one exchange.
+
+    Args:
+        parameters: In the same order on every rank.
+        n_rows: Rows that the gradients of this rank are a mean over.
+        told: Numbers that rank 0 tells the others, in the precision of the gradients.
+
+    Returns:
+        What rank 0 told, on every rank.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    tail = flat.new_tensor([n_rows, *(told if is_main() else [0.0] * len(told))])
+    summed = total(torch.cat([flat * n_rows, tail]), "averaging gradients")
+    averaged, (n_all, *heard) = summed[: len(flat)], summed[len(flat) :].tolist()
+    averaged /= n_all
+    for gradient, part in zip(
+        gradients, averaged.split([g.numel() for g in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))
+    return heard
 
 
 def all_equal(value: Any, what: str) -> None:

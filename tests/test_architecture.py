@@ -20,7 +20,7 @@ ALLOWED = {
     "_arrays": {"_types"},
     "_checks": {"_types", "_arrays"},
     "_saved": BASE,
-    "_checkpoint": set(),
+    "_checkpoint": {"_saved"},
     "ops": BASE,
     "moments": KERNELS,
     "distributed": KERNELS | {"moments"},

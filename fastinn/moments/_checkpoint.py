@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastinn._saved import remove_unfinished
 from fastinn.moments._moments import Moments
 
 _PLACE = "place"
@@ -30,13 +29,12 @@ def load_checkpoint(
     """Read what :func:`save_checkpoint` wrote, or return ``None`` where nothing was.
 
     Args:
-        path: The file. What killed processes left beside it is removed.
+        path: The file.
         storage: Folder for the totals, see :class:`fastinn.Moments`.
 
     Raises:
         ValueError: If the file is damaged or no checkpoint.
     """
-    remove_unfinished(path)
     if not path.exists():
         return None
     moments, metadata = Moments.load_with(path, storage=storage)

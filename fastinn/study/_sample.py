@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastinn import distributed
-from fastinn._saved import load_tensors, remove_unfinished, save_tensors
+from fastinn._saved import load_tensors, save_tensors
 from fastinn.embed.stream import Block
 
 _DOCUMENTS = "documents"
@@ -53,7 +53,6 @@ class Sample:
         self._parts = record["parts"]
         self._held = [load_tensors(_file(folder, part))[0] for part in range(self._parts)]
         self._written = len(self._held)
-        remove_unfinished(_file(folder, self._parts))
 
     def joined(self) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
         """Return the first rows of all ranks in the order of the documents, and their numbers."""

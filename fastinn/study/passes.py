@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fastinn import distributed
-from fastinn._checkpoint import Interval, check_settings
+from fastinn._checkpoint import Interval, check_settings, rank_folder
 from fastinn._types import Precision
 from fastinn.embed.stream import Block, Stream
 from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
@@ -18,6 +18,19 @@ from fastinn.study._sample import Sample
 
 View: TypeAlias = tuple[str, int]
 Record: TypeAlias = dict[str, Any]
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """A stream that is read from any place, without reading what is in front of it."""
+
+    def blocks(self, start: Any = None) -> Iterator[Any]:
+        """Yield the blocks from ``start`` on; ``block.position`` is where the next one starts."""
+        ...
+
+    def position(self, record: Record) -> Any:
+        """Make a position of what ``dataclasses.asdict`` made of it and JSON gave back."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -151,8 +164,7 @@ class _Kept:
     """The checkpoint of one rank's reading, in a folder that all ranks share."""
 
     def __init__(self, folder: Path, settings: Record, every: float, storage: Path | None) -> None:
-        self._folder = folder / f"rank-{distributed.rank()}-of-{distributed.world_size()}"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = rank_folder(folder, distributed.rank(), distributed.world_size())
         self._file = self._folder / "pass.safetensors"
         self._settings, self._storage = settings, storage
         self.interval = Interval(every)
@@ -187,7 +199,7 @@ def _resumed(reading: _Reading, stream: Stream, label: str, kept: _Kept) -> None
 
 def _blocks(stream: Stream, place: Record | None) -> Iterator[tuple[Block, Record]]:
     """Yield the blocks from ``place`` on, each with the place behind it."""
-    if hasattr(stream, "blocks"):
+    if isinstance(stream, Seekable):
         start = None if place is None else stream.position(place)
         for block in stream.blocks(start):
             yield block, asdict(block.position)
@@ -213,7 +225,7 @@ def _settings(
     """Return what two runs must share for one to go on where the other was killed."""
     return {
         "views": [[*view, width] for view, width in stream.n_features.items()],
-        "pairs": pairs if isinstance(pairs, str) else [[*a, *b] for a, b in pairs],
+        "pairs": pairs,
         "precision": precision,
         "mispaired": mispaired,
         "sampled": [list(view) for view in sample.views],
