@@ -76,3 +76,7 @@ SECOND_MOMENTS = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
 
 # float32 sums of a few hundred products, relative to the largest sum.
 FLOAT32_SUMS = 2e-6
+
+# Moments of rows in shards against those of all at once, precision "exact": sums and merges in
+# float64 in another order, of rows whose entries are below ten.
+SHARDED = 1e-12

@@ -163,6 +163,7 @@ class TrainedAligner(Aligner):
             self._start(source.moments)
         else:
             kept.check_rows(source.validation)
+            self.network_.load_state_dict(kept.found.part("module"))
         self.network_.to(x.device)
         distributed.same_parameters(self.network_)
         trainer = Trainer(

@@ -179,7 +179,7 @@ class Trainer:
         return Snapshot(tensors, record | {"seconds": self._seconds()})
 
     def _go_on(self, snapshot: Snapshot) -> None:
-        self._module.load_state_dict(snapshot.part("module"))
+        """Take over all but the parameters, which the module already has."""
         device = self._parameters[0].device
         self._best = {name: v.to(device) for name, v in snapshot.part("best").items()}
         state: dict[int, dict[str, Tensor]] = {}
