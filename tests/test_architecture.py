@@ -11,20 +11,23 @@ import fastinn
 
 ROOT = Path(fastinn.__file__).parent
 
-BASE = {"_types", "_arrays", "_checks", "_saved"}
+BASE = {"_types", "_arrays", "_checks", "_saved", "_checkpoint"}
 KERNELS = BASE | {"ops"}
-MODELS = KERNELS | {"moments", "nn"}
+RANKS = KERNELS | {"moments", "distributed"}
+MODELS = RANKS | {"nn"}
 ALLOWED = {
     "_types": set(),
     "_arrays": {"_types"},
     "_checks": {"_types", "_arrays"},
     "_saved": BASE,
+    "_checkpoint": {"_saved"},
     "ops": BASE,
     "moments": KERNELS,
+    "distributed": KERNELS | {"moments"},
     "nn": KERNELS,
     "align": MODELS,
     "metrics": MODELS | {"align"},
-    "embed": BASE,
+    "embed": BASE | {"distributed"},
     "study": MODELS | {"align", "metrics", "embed"},
     "report": BASE | {"align", "metrics", "study"},
     "_doctor": KERNELS,
@@ -36,8 +39,6 @@ ALLOWED = {
 ONLY_IN = {
     "transformers": ("embed/",),
     "datasets": ("embed/",),
-    "pyarrow": ("embed/",),
-    "fsspec": ("embed/",),
     "triton": ("ops/",),
     "typer": ("cli/",),
     "plotly": ("report/",),

@@ -86,3 +86,7 @@ HIDDEN_STATES_16_BITS = {torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
 
 # Means of at most a hundred float32 states, summed in another order.
 HIDDEN_STATE_MEANS = 2e-6
+
+# Moments of rows in shards against those of all at once, precision "exact": sums and merges in
+# float64 in another order, of rows whose entries are below ten.
+SHARDED = 1e-12

@@ -1,13 +1,14 @@
 """Where paired training rows come from: arrays in memory, or blocks that pass by once an epoch."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from fastinn import _checks
+from fastinn import _checks, distributed
 from fastinn._arrays import as_tensor
 from fastinn._types import Array
 from fastinn.moments import Moments
@@ -27,14 +28,56 @@ class Source(Protocol):
     """Training rows of two spaces, with some documents set aside for validation."""
 
     moments: Moments
-    """Moments of the training rows, views ``"x"`` and ``"y"``."""
+    """Moments of the training rows of all ranks, views ``"x"`` and ``"y"``."""
 
     validation: Pair
     """At most ``VALIDATION_ROWS`` rows of documents that no training row comes from."""
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Pair]:
-        """Yield shuffled training rows, epoch after epoch."""
+    def batches(self, size: int, generator: torch.Generator) -> "Batches":
+        """Return shuffled training rows, epoch after epoch."""
         ...
+
+
+class Batches:
+    """Shuffled batches without end, whose place can be noted and found again.
+
+    Args:
+        epoch: Yields the batches of one epoch in the order that the generator draws.
+        generator: Decides the order of every epoch.
+    """
+
+    def __init__(
+        self, epoch: Callable[[torch.Generator], Iterator[Pair]], generator: torch.Generator
+    ) -> None:
+        self._epoch, self._generator = epoch, generator
+        self._begin(0)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Pair:
+        """Return the next batch, of the next epoch after the last one of this."""
+        batch = next(self._left, None)
+        if batch is None:
+            self._begin(0)
+            batch = next(self._left)
+        self._drawn += 1
+        return batch
+
+    def place(self) -> dict[str, Tensor]:
+        """Return the place behind the last batch."""
+        return {"generator": self._first, "drawn": torch.tensor(self._drawn)}
+
+    def go_on(self, place: dict[str, Tensor]) -> None:
+        """Go to a :meth:`place`: the batches of its epoch that came before are drawn again."""
+        self._generator.set_state(place["generator"])
+        self._begin(int(place["drawn"]))
+
+    def _begin(self, n_drawn: int) -> None:
+        """Begin the epoch that the generator draws now, behind so many of its batches."""
+        self._first, self._drawn = self._generator.get_state(), n_drawn
+        self._left = islice(self._epoch(self._generator), n_drawn, None)
 
 
 class InMemory:
@@ -58,16 +101,18 @@ class InMemory:
             aside = held_out_rows(numbers, held_out)
         self._train = (~aside).nonzero().flatten().to(x.device)
         outside = held_out if isinstance(held_out, tuple) else self._rows(aside.nonzero().flatten())
-        stride = math.ceil(len(outside[0]) / VALIDATION_ROWS)
-        self.validation = outside[0][::stride], outside[1][::stride]
+        self.validation = _of_all_ranks(_thinned(outside))
         self.moments = _moments(self._rows(part) for part in self._train.split(_BLOCK_ROWS))
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Pair]:
-        """Yield shuffled training rows, epoch after epoch."""
-        while True:
+    def batches(self, size: int, generator: torch.Generator) -> Batches:
+        """Return shuffled training rows, epoch after epoch."""
+
+        def epoch(generator: torch.Generator) -> Iterator[Pair]:
             order = torch.randperm(len(self._train), generator=generator)
             for part in _batches(order.to(self._train.device), size):
                 yield self._rows(self._train[part])
+
+        return Batches(epoch, generator)
 
     def _rows(self, index: Tensor) -> Pair:
         return _select((self._x, self._y), index)
@@ -82,21 +127,36 @@ class Streamed:
         blocks: Can be iterated any number of times; yields blocks.
         held_out: Share of the documents to set aside, picked by a hash of their number.
         buffer_rows: Capacity of the shuffle buffer, in rows.
+        validation: The validation rows, if an earlier pass has collected them; there is none now
+            then, and no moments.
 
     Raises:
         ValueError: If no document falls into one of the two shares, or a block is not paired.
     """
 
-    def __init__(self, blocks: Iterable[Block], held_out: float, *, buffer_rows: int) -> None:
+    moments: Moments
+
+    def __init__(
+        self,
+        blocks: Iterable[Block],
+        held_out: float,
+        *,
+        buffer_rows: int,
+        validation: Pair | None = None,
+    ) -> None:
         self._blocks, self._share, self._capacity = blocks, held_out, buffer_rows
+        if validation is not None:
+            self.validation = validation
+            return
         aside = _EvenSample(VALIDATION_ROWS)
         self.moments = _moments(self._training_rows(aside))
-        self.validation = aside.rows()
+        self.validation = _of_all_ranks(aside.rows())
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Pair]:
-        """Yield shuffled training rows, epoch after epoch."""
+    def batches(self, size: int, generator: torch.Generator) -> Batches:
+        """Return shuffled training rows, epoch after epoch."""
         capacity = max(self._capacity, 2 * size)
-        while True:
+
+        def epoch(generator: torch.Generator) -> Iterator[Pair]:
             held: list[Pair] = []
             for pair in self._training_rows():
                 held.append(pair)
@@ -105,6 +165,8 @@ class Streamed:
                     yield from _pieces(shuffled, slice(0, capacity // 2), size)
                     held = [_select(shuffled, slice(capacity // 2, None))]
             yield from _pieces(_shuffled(held, generator), slice(None), size)
+
+        return Batches(epoch, generator)
 
     def _training_rows(self, aside: "_EvenSample | None" = None) -> Iterator[Pair]:
         """Yield the training rows of each block and put the others into ``aside``."""
@@ -152,7 +214,19 @@ def _moments(pairs: Iterable[Pair]) -> Moments:
             "there are no rows to train on: none were passed, or every document fell into the "
             "validation share; pass more documents or lower `validation`"
         )
-    return moments
+    with distributed.meeting("joining the moments of the training rows"):
+        return moments.all_reduce()
+
+
+def _of_all_ranks(pair: Pair) -> Pair:
+    """Return the validation rows of all ranks, as many as of one."""
+    x, y = (torch.cat(distributed.gather_rows(rows)) for rows in pair)
+    return _thinned((x, y))
+
+
+def _thinned(pair: Pair) -> Pair:
+    """Return every k-th row, with k such that at most ``VALIDATION_ROWS`` are left."""
+    return _select(pair, slice(None, None, math.ceil(len(pair[0]) / VALIDATION_ROWS)))
 
 
 def document_numbers(documents: Array | None, x: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from fastinn import _checks
+import fastinn
+from fastinn import _checks, distributed
 from fastinn._types import Array, Precision
+from fastinn.align._kept import Kept
 from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed
 from fastinn.align._standard import Standard
 from fastinn.align._training import Budget, Trainer
@@ -66,8 +70,12 @@ class TrainedAligner(Aligner):
         *,
         documents: Array | None = None,
         validation: tuple[Array, Array] | None = None,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> Self:
         """Train on rows in memory.
+
+        Under several ranks each passes rows of its own and draws its share of every batch; all
+        get the same map.
 
         Args:
             X: Source rows, shape ``(n, d_x)``.
@@ -75,12 +83,16 @@ class TrainedAligner(Aligner):
             documents: Integer document of each row, shape ``(n,)``. Validation rows come from
                 documents of their own; without it, every row counts as a document.
             validation: Rows to validate on, instead of a share of the documents.
+            checkpoint: Folder of this fit alone, which every rank can reach. What a killed fit
+                left there is gone on from; on a CPU the result is the same bit for bit, unless
+                ``max_seconds`` ends it, which counts the time already spent.
 
         Returns:
             Itself. Ctrl-C ends training early, with a warning, and keeps the best checkpoint.
 
         Raises:
-            ValueError: If a parameter is out of range, or the rows are not paired and finite.
+            ValueError: If a parameter is out of range, the rows are not paired and finite, or the
+                checkpoint is of other parameters or rows, or damaged.
         """
         self._check_parameters()
         x, y = _checks.paired(X, Y, ("X", "Y"))
@@ -89,9 +101,12 @@ class TrainedAligner(Aligner):
             held_out = _checks.paired(*validation, ("validation X", "validation Y"))
             _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
             _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
-        return self._fit(InMemory(x, y, documents, held_out))
+        kept = self._kept(checkpoint, (x, y), n_rows=len(x))
+        return self._fit(InMemory(x, y, documents, held_out), kept)
 
-    def fit_stream(self, blocks: Iterable[Block]) -> Self:
+    def fit_stream(
+        self, blocks: Iterable[Block], *, checkpoint: str | PathLike[str] | None = None
+    ) -> Self:
         """Train on rows that pass by, in memory independent of their number.
 
         One pass collects the moments and validation rows, each epoch takes another.
@@ -100,15 +115,24 @@ class TrainedAligner(Aligner):
             blocks: Can be iterated any number of times and yields ``(x, y, documents)``: rows of
                 shape ``(n, d_x)`` and ``(n, d_y)``, paired, and int64 document numbers ``(n,)``.
                 A hash of the document number decides what is validated on.
+            checkpoint: As in :meth:`fit`. A fit that goes on reads its epoch's blocks again up to
+                the last batch; one killed in its first pass begins anew.
 
         Returns:
             Itself, as :meth:`fit`.
 
         Raises:
-            ValueError: If a parameter is out of range, or a block is not paired and finite.
+            ValueError: If a parameter is out of range, a block is not paired and finite, or the
+                checkpoint is of other parameters or widths, or damaged.
         """
         self._check_parameters()
-        return self._fit(Streamed(blocks, self.validation, buffer_rows=_BUFFER_ROWS))
+        kept, validation = None, None
+        if checkpoint is not None or distributed.world_size() > 1:
+            x, y, _ = next(iter(blocks))
+            kept = self._kept(checkpoint, (x, y))
+            validation = None if kept is None else kept.validation(x.device)
+        source = Streamed(blocks, self.validation, buffer_rows=_BUFFER_ROWS, validation=validation)
+        return self._fit(source, kept)
 
     @abstractmethod
     def _build(self, d_x: int, d_y: int) -> nn.Module:
@@ -130,13 +154,18 @@ class TrainedAligner(Aligner):
         """Return what measures the network at every checkpoint besides its R2."""
         return dict
 
-    def _fit(self, source: Source) -> Self:
+    def _fit(self, source: Source, kept: Kept | None = None) -> Self:
         x, y = source.validation
         self._initialise(x.shape[1], y.shape[1])
-        self.network_.source.fit(source.moments, "x")
-        self.network_.target.fit(source.moments, "y")
-        self._start(source.moments)
+        if kept is None or kept.found is None:
+            self.network_.source.fit(source.moments, "x")
+            self.network_.target.fit(source.moments, "y")
+            self._start(source.moments)
+        else:
+            kept.check_rows(source.validation)
+            self.network_.load_state_dict(kept.found.part("module"))
         self.network_.to(x.device)
+        distributed.same_parameters(self.network_)
         trainer = Trainer(
             self.network_,
             self._loss,
@@ -146,11 +175,28 @@ class TrainedAligner(Aligner):
             lr=self.lr,
             progress=self.progress,
         )
-        trainer.run(source.batches(self.batch_size, self._generator()))
+        share = distributed.share_of(self.batch_size)
+        trainer.run(source.batches(share, self._generator()), source.validation, kept)
         self.history_, self.best_step_ = trainer.history, trainer.best_step
         self.n_steps_, self.skipped_steps_ = trainer.n_steps, trainer.n_skipped
         self.interrupted_ = trainer.interrupted
         return self
+
+    def _kept(
+        self, folder: str | PathLike[str] | None, rows: Pair, n_rows: int | None = None
+    ) -> Kept | None:
+        """Check that all ranks fit the same, and open the checkpoints if there are to be any."""
+        settings = self._settings(rows)
+        distributed.all_equal(settings, "what is fitted")
+        if folder is None:
+            return None
+        return Kept(Path(folder), settings | {"rows": n_rows})
+
+    def _settings(self, rows: Pair) -> dict[str, Any]:
+        """Return all that decides about the result but the values of the rows."""
+        params = {k: v for k, v in self.get_params().items() if k != "progress"}
+        data = {"widths": [r.shape[1] for r in rows], "dtypes": [str(r.dtype) for r in rows]}
+        return {"class": type(self).__name__, "fastinn": fastinn.__version__, **params, **data}
 
     def _initialise(self, d_x: int, d_y: int) -> None:
         self.n_features_in_, self.n_features_out_ = d_x, d_y
@@ -168,6 +214,11 @@ class TrainedAligner(Aligner):
             _checks.at_least(self.max_seconds, 0, "max_seconds")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is {self.validation}, expected a share in (0, 1)")
+        if self.batch_size < distributed.world_size():
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which {distributed.world_size()} ranks cannot "
+                "share; raise it or start fewer ranks"
+            )
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         _, attributes = super()._state()

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from fastinn.align._sources import Pair
+from fastinn import distributed
+from fastinn.align._kept import Kept, Snapshot, named
+from fastinn.align._sources import Batches, Pair
 
 _WARM_UP = 0.05
 _GRADIENT_NORM = 1.0
@@ -22,6 +24,9 @@ _CHECKPOINTS = 10
 
 # What a float32 network leaves of a bijection that it represents exactly, with a margin.
 _NOTHING_LEFT = 1e-9
+
+# What a run that goes on takes over besides tensors.
+_RECORDED = ("history", "best_step", "n_steps", "n_skipped", "_n_scored", "_least_error")
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,25 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.best_step = self.n_steps = self.n_skipped = 0
         self.interrupted = False
+        self._n_scored = 0
+        self._told_seconds = 0.0
         self._least_error = math.inf
         self._best: dict[str, Tensor] = {}
 
-    def run(self, batches: Iterator[Pair]) -> None:
-        """Train, then restore the best checkpoint; Ctrl-C ends training and keeps it too."""
-        self._start = time.perf_counter()
-        self._checkpoint()
+    def run(self, batches: Batches, validation: Pair, kept: Kept | None = None) -> None:
+        """Train, then restore the best checkpoint; Ctrl-C ends training and keeps it too.
+
+        Args:
+            batches: This rank's share of every batch.
+            validation: What ``validate`` scores; kept with the rest.
+            kept: Where to go on from and what to write; ``None``: nowhere.
+        """
+        self._begin(batches, kept)
         try:
-            self._steps(batches)
+            self._steps(batches, validation, kept)
         except KeyboardInterrupt:
+            if distributed.world_size() > 1:
+                raise  # ranks are interrupted at different steps
             self.interrupted = True
             warnings.warn(
                 f"training was interrupted after {self.n_steps} of {self._budget.max_steps} steps; "
@@ -96,34 +110,55 @@ class Trainer:
             )
         self._module.load_state_dict(self._best)
 
-    def _steps(self, batches: Iterator[Pair]) -> None:
-        shown = self._progress and sys.stderr.isatty()
-        with tqdm(total=self._budget.max_steps, disable=not shown, unit="step", leave=False) as bar:
-            checkpoints = 0
-            while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
-                self._step(*next(batches), self._lr * _rate(spent))
-                bar.update()
-                if self._spent() * _CHECKPOINTS >= checkpoints + 1:
-                    checkpoints = math.floor(self._spent() * _CHECKPOINTS)
-                    bar.set_postfix(self._checkpoint())
+    def _begin(self, batches: Batches, kept: Kept | None) -> None:
+        self._start = time.perf_counter()
+        if kept is not None and kept.found is not None:
+            self._go_on(kept.found)
+            batches.go_on(kept.found.part("batches"))
+            kept.found = None  # a copy of all there is
+        else:
+            self._checkpoint()
 
-    def _step(self, x: Tensor, y: Tensor, lr: float) -> None:
+    def _steps(self, batches: Batches, validation: Pair, kept: Kept | None) -> None:
+        shown = self._progress and sys.stderr.isatty() and distributed.is_main()
+        total, done = self._budget.max_steps, self.n_steps
+        with tqdm(total=total, initial=done, disable=not shown, unit="step", leave=False) as bar:
+            while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
+                due = self._step(*next(batches), self._lr * _rate(spent), kept)
+                bar.update()
+                if self._spent() * _CHECKPOINTS >= self._n_scored + 1:
+                    self._n_scored = math.floor(self._spent() * _CHECKPOINTS)
+                    bar.set_postfix(self._checkpoint())
+                if kept is not None and due:
+                    kept.save(self.n_steps, self._snapshot(batches, validation))
+        if kept is not None and self.n_steps > done:
+            kept.save(self.n_steps, self._snapshot(batches, validation))
+
+    def _step(self, x: Tensor, y: Tensor, lr: float, kept: Kept | None) -> bool:
+        """Make a step; return whether a checkpoint is due, on every rank alike."""
         for group in self._adam.param_groups:
             group["lr"] = lr * group["scale"]
         self._adam.zero_grad()
         self._loss(x, y).backward()
+        due = kept is not None and kept.interval.due()
+        if distributed.world_size() > 1:
+            told = [self._own_seconds(), float(due)]
+            heard = distributed.average_gradients(self._parameters, len(x), told)
+            self._told_seconds, due = heard[0], heard[1] > 0
         norm = clip_grad_norm_(self._parameters, _GRADIENT_NORM)
         self.n_steps += 1
         if norm.isfinite():
             self._adam.step()
         else:
             self.n_skipped += 1
+        return due
 
     def _checkpoint(self) -> dict[str, float]:
-        scores = self._validate()
+        scores, monitored = distributed.broadcast(
+            (self._validate(), self._monitor()) if distributed.is_main() else None
+        )
         error = sum(1 - score for score in scores.values())
-        seconds = time.perf_counter() - self._start
-        entry = {"steps": self.n_steps, "seconds": seconds, **scores, **self._monitor()}
+        entry = {"steps": self.n_steps, "seconds": self._seconds(), **scores, **monitored}
         for name, value in entry.items():
             self.history.setdefault(name, []).append(value)
         if not self._best or error < self._least_error:
@@ -131,8 +166,41 @@ class Trainer:
             self._best = {k: v.detach().clone() for k, v in self._module.state_dict().items()}
         return scores
 
+    def _snapshot(self, batches: Batches, validation: Pair) -> Snapshot:
+        state = self._adam.state_dict()["state"]
+        tensors = named(
+            module=self._module.state_dict(),
+            best=self._best,
+            optimizer={f"{i}.{k}": v for i, entry in state.items() for k, v in entry.items()},
+            batches=batches.place(),
+            validation=dict(zip("xy", validation, strict=True)),
+        )
+        record = {name: getattr(self, name) for name in _RECORDED}
+        return Snapshot(tensors, record | {"seconds": self._seconds()})
+
+    def _go_on(self, snapshot: Snapshot) -> None:
+        """Take over all but the parameters, which the module already has."""
+        device = self._parameters[0].device
+        self._best = {name: v.to(device) for name, v in snapshot.part("best").items()}
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in snapshot.part("optimizer").items():
+            number, _, entry = name.partition(".")
+            state.setdefault(int(number), {})[entry] = value
+        self._adam.load_state_dict({**self._adam.state_dict(), "state": state})
+        for name in _RECORDED:
+            setattr(self, name, snapshot.record[name])
+        self._told_seconds = snapshot.record["seconds"]
+        self._start -= self._told_seconds
+
     def _spent(self) -> float:
-        return self._budget.spent(self.n_steps, time.perf_counter() - self._start)
+        return self._budget.spent(self.n_steps, self._seconds())
+
+    def _seconds(self) -> float:
+        """Return the time spent; under several ranks that of rank 0, so that all do the same."""
+        return self._own_seconds() if distributed.world_size() == 1 else self._told_seconds
+
+    def _own_seconds(self) -> float:
+        return time.perf_counter() - self._start
 
 
 def _by_width_scale(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:

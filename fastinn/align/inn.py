@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastinn import _checks
 from fastinn._types import Activation, Memory, Precision
+from fastinn.align._kept import Kept
 from fastinn.align._sources import Source
 from fastinn.align._standard import Standard
 from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, in_batches
@@ -134,14 +135,14 @@ class INN(TrainedAligner, Bijection):
         self.memory = memory
         self.cuda_graphs = cuda_graphs
 
-    def _fit(self, source: Source) -> "INN":
+    def _fit(self, source: Source, kept: Kept | None = None) -> "INN":
         d_x, d_y = (rows.shape[1] for rows in source.validation)
         if d_x != d_y:
             raise ValueError(
                 f"X has {d_x} features and Y has {d_y}: a bijection needs equally many; "
                 "LinearMap and MLPMap do not"
             )
-        super()._fit(source)
+        super()._fit(source, kept)
         self.round_trip_ = self._round_trip(source.validation[0])
         return self
 

@@ -16,7 +16,7 @@ from fastinn._saved import load_tensors, save_tensors
 from fastinn._types import Array, Precision, View
 from fastinn.moments._mispaired import Mispaired
 from fastinn.moments._products import Pairs, Place, groups_apart, n_entries, products_of
-from fastinn.moments._storage import MomentsSize
+from fastinn.moments._storage import MomentsSize, zeros
 from fastinn.moments._total import Total
 from fastinn.ops.second_moments import second_moments
 from fastinn.ops.second_moments.reference import product_dtype
@@ -223,7 +223,11 @@ class Moments:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file with JSON metadata."""
-        metadata = {
+        self.save_with(path, {})
+
+    def save_with(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
+        """Do what :meth:`save` does, with more metadata in the same file."""
+        own = {
             "n_features": list(self.n_features.items()),
             "pairs": self.pairs,
             "precision": self.precision,
@@ -232,34 +236,56 @@ class Moments:
             "n_rows": self.n_rows,
             "resolution": self.resolution,
         }
-        save_tensors(Path(path), self._total.tensors(), {_METADATA: json.dumps(metadata)})
+        record = {**metadata, _METADATA: json.dumps(own)}
+        save_tensors(Path(path), self._total.tensors(), record)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Moments":
+    def load(
+        cls, path: str | os.PathLike[str], *, storage: str | os.PathLike[str] | None = None
+    ) -> "Moments":
         """Read a file of :meth:`save`; means and covariances are then given as tensors.
+
+        Args:
+            path: The file.
+            storage: Folder to keep the totals in, see :class:`Moments`.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged or holds something else.
         """
-        tensors, metadata = load_tensors(Path(path))
+        return cls.load_with(path, storage=storage)[0]
+
+    @classmethod
+    def load_with(
+        cls, path: str | os.PathLike[str], *, storage: str | os.PathLike[str] | None = None
+    ) -> tuple["Moments", dict[str, str]]:
+        """Read a file of :meth:`save_with`: the moments and the other metadata."""
+
+        def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            if name == "comoments":
+                return zeros(shape[0], torch.device("cpu"), storage)
+            return torch.empty(shape, dtype=dtype)
+
+        tensors, metadata = load_tensors(Path(path), allocate)
         if _METADATA not in metadata:
             raise ValueError(f"{path} holds no moments; pass a file that Moments.save wrote")
-        record = json.loads(metadata[_METADATA])
+        record = json.loads(metadata.pop(_METADATA))
         moments = cls(
             dict(_with_tuples(record["n_features"])),
             pairs=_with_tuples(record["pairs"]),
             precision=record["precision"],
             mispaired=record["mispaired"],
+            storage=storage,
         )
         moments._seen(record["n_rows"], record["resolution"])
         moments._total.restore(record["count"], tensors)
-        return moments
+        return moments, metadata
 
     def _add(self, block: Mapping[View, Tensor], weight: Tensor | None) -> None:
         """Add checked rows, few enough to be multiplied at once."""
         if not self.count:
             self._total.begin(torch.cat([_coarse_mean(x[:_SHIFT_ROWS]) for x in block.values()]))
+        self._total.move(block[self.views[0]].device)
         n_rows = len(block[self.views[0]])
         count = float(n_rows if weight is None else weight.sum())
         sums = [self._shifted_sum(x, view, weight) for view, x in block.items()]

@@ -61,6 +61,14 @@ class Total:
         self.shift, self.mean = shift, torch.zeros_like(shift)
         self.comoments = zeros(self._n_entries, shift.device, self._storage)
 
+    def move(self, device: torch.device) -> None:
+        """Go on where the rows are; a file that was read is on the CPU."""
+        if self.shift.device == device:
+            return
+        self.shift, self.mean = self.shift.to(device), self.mean.to(device)
+        if self._storage is None:
+            self.comoments = self.comoments.to(device)
+
     def holds(self, place: Place) -> bool:
         """Whether this covariance is among those that are accumulated."""
         return place in self._starts

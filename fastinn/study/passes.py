@@ -1,23 +1,41 @@
 """One pass over one split of a corpus: all that the comparison of many seeds needs of it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from fastinn import distributed
+from fastinn._checkpoint import Interval, check_settings, rank_folder
 from fastinn._types import Precision
 from fastinn.embed.stream import Block, Stream
-from fastinn.moments import Moments, Pairs
+from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
+from fastinn.study._sample import Sample
 
-View = tuple[str, int]
+View: TypeAlias = tuple[str, int]
+Record: TypeAlias = dict[str, Any]
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """A stream that is read from any place, without reading what is in front of it."""
+
+    def blocks(self, start: Any = None) -> Iterator[Any]:
+        """Yield the blocks from ``start`` on; ``block.position`` is where the next one starts."""
+        ...
+
+    def position(self, record: Record) -> Any:
+        """Make a position of what ``dataclasses.asdict`` made of it and JSON gave back."""
+        ...
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one split of the corpus left behind.
+    """What one split of the corpus left behind, the same on every rank.
 
     Attributes:
         moments: Of all views, mispaired ones too if they were asked for.
@@ -45,8 +63,13 @@ def run_pass(
     mispaired: bool = False,
     storage: Path | None = None,
     label: str = "pass",
+    checkpoint: Path | None = None,
+    every: float = 60.0,
 ) -> Pass:
     """Read ``stream`` once.
+
+    Under several ranks each reads its own stream, its shard of the text, and all get the result
+    of the whole.
 
     Args:
         stream: Rows of all seeds over one split.
@@ -57,44 +80,161 @@ def run_pass(
         mispaired: Whether to accumulate mispaired rows for null bands; doubles the products.
         storage: Folder for the totals; ``None`` keeps them in memory.
         label: What the progress bar says.
+        checkpoint: Folder of this pass alone, which every rank can reach. What a killed pass left
+            there is gone on from; on a CPU the result is the same bit for bit.
+        every: Seconds between two checkpoints at least; more where writing one takes long.
 
     Raises:
-        ValueError: If the split holds no text.
+        ValueError: If the split holds no text, or the checkpoint is of a pass with other settings
+            or damaged.
+        ConnectionError: If another rank has ended or does not answer.
     """
+    sample = Sample(tuple(sampled), max_rows)
+    settings = _settings(stream, pairs, precision, mispaired, sample)
+    distributed.all_equal(settings, "what is read")
     moments = Moments(
         stream.n_features, pairs=pairs, precision=precision, mispaired=mispaired, storage=storage
     )
-    sample = _Sample(tuple(sampled), max_rows)
-    n_documents, last, n_same = 0, -1, 0
-    for block in tqdm(stream, label, unit=" blocks", disable=None):
-        moments.update(block.rows)
-        n_same += _n_same_document(block.documents, len(stream.encoders))
-        sample.add(block)
+    reading = _Reading(moments, sample, len({seed for seed, _ in stream.n_features}))
+    if checkpoint is None:
+        reading.read(stream, label)
+    else:
+        _resumed(reading, stream, label, _Kept(checkpoint, settings, every, storage))
+    return _joined(reading)
+
+
+class _Reading:
+    """How far a pass has come on this rank.
+
+    Attributes:
+        moments: Of the rows read.
+        sample: The first of them.
+        place: Where the stream goes on; ``None`` is the beginning.
+        finished: Whether it has ended.
+    """
+
+    def __init__(self, moments: Moments, sample: Sample, n_seeds: int) -> None:
+        self.moments, self.sample = moments, sample
+        self.place: Record | None = None
+        self.finished = False
+        self.n_same = self.n_documents = 0
+        self._last, self._n_seeds = -1, n_seeds
+
+    def read(self, stream: Stream, label: str, kept: "_Kept | None" = None) -> None:
+        """Read on to the end."""
+        blocks = _blocks(stream, self.place)
+        for block, self.place in distributed.progress(blocks, label, unit=" blocks"):
+            self._add(block)
+            if kept is not None and kept.interval.due():
+                kept.save(self)
+        if not self.moments.n_rows:
+            raise ValueError(
+                f"rank {distributed.rank()} of {distributed.world_size()} has no text to read; "
+                "start fewer ranks or give more text"
+            )
+        self.finished = True
+
+    def counters(self) -> Record:
+        """Return what :meth:`go_on` needs besides moments and sample."""
+        return {
+            "place": self.place,
+            "finished": self.finished,
+            "n_same": self.n_same,
+            "n_documents": self.n_documents,
+            "last": self._last,
+        }
+
+    def go_on(self, moments: Moments, counters: Record) -> None:
+        """Go back to where :meth:`counters` were taken."""
+        self.moments = moments
+        self.place, self.finished = counters["place"], counters["finished"]
+        self.n_same, self.n_documents = counters["n_same"], counters["n_documents"]
+        self._last = counters["last"]
+
+    def _add(self, block: Block) -> None:
+        self.moments.update(block.rows)
+        self.n_same += _n_same_document(block.documents, self._n_seeds)
+        self.sample.add(block)
         numbers = block.documents.unique()
-        n_documents += int((numbers > last).sum())
-        last = int(numbers[-1])
-    return Pass(moments, n_same / moments.n_rows, *sample.finish(), n_documents)
+        self.n_documents += int((numbers > self._last).sum())
+        self._last = int(numbers[-1])
+
+
+class _Kept:
+    """The checkpoint of one rank's reading, in a folder that all ranks share."""
+
+    def __init__(self, folder: Path, settings: Record, every: float, storage: Path | None) -> None:
+        self._folder = rank_folder(folder, distributed.rank(), distributed.world_size())
+        self._file = self._folder / "pass.safetensors"
+        self._settings, self._storage = settings, storage
+        self.interval = Interval(every)
+
+    def load(self, reading: _Reading) -> None:
+        """Go on from the checkpoint, if there is one."""
+        found = load_checkpoint(self._file, storage=self._storage)
+        if found is None:
+            return
+        moments, place = found
+        check_settings(self._file, place["settings"], self._settings)
+        reading.go_on(moments, place["counters"])
+        reading.sample.load(self._folder, place["sample"])
+
+    def save(self, reading: _Reading) -> None:
+        """Write how far the reading has come; the file of the moments is the last to change."""
+        with self.interval.writing():
+            place = {
+                "settings": self._settings,
+                "counters": reading.counters(),
+                "sample": reading.sample.save(self._folder),
+            }
+            save_checkpoint(self._file, reading.moments, place)
+
+
+def _resumed(reading: _Reading, stream: Stream, label: str, kept: _Kept) -> None:
+    kept.load(reading)
+    if not reading.finished:
+        reading.read(stream, label, kept)
+        kept.save(reading)
+
+
+def _blocks(stream: Stream, place: Record | None) -> Iterator[tuple[Block, Record]]:
+    """Yield the blocks from ``place`` on, each with the place behind it."""
+    if isinstance(stream, Seekable):
+        start = None if place is None else stream.position(place)
+        for block in stream.blocks(start):
+            yield block, asdict(block.position)
+        return
+    done = 0 if place is None else place["blocks"]
+    for number, block in enumerate(islice(stream, done, None), start=done + 1):
+        yield block, {"blocks": number}
+
+
+def _joined(reading: _Reading) -> Pass:
+    """Join what all ranks have read; what they keep for a restart is their own part."""
+    counts = torch.tensor([reading.n_same, reading.n_documents])
+    n_same, n_documents = distributed.total(counts, "counting rows").tolist()
+    with distributed.meeting("joining the moments of all ranks"):
+        moments = reading.moments.all_reduce()
+    rows, documents = reading.sample.joined()
+    return Pass(moments, n_same / moments.n_rows, rows, documents, n_documents)
+
+
+def _settings(
+    stream: Stream, pairs: Pairs, precision: Precision, mispaired: bool, sample: Sample
+) -> Record:
+    """Return what two runs must share for one to go on where the other was killed."""
+    return {
+        "views": [[*view, width] for view, width in stream.n_features.items()],
+        "pairs": pairs,
+        "precision": precision,
+        "mispaired": mispaired,
+        "sampled": [list(view) for view in sample.views],
+        "max_rows": sample.max_rows,
+        "corpus": stream.corpus.name if stream.corpus is not None else None,
+        "tokens_per_block": stream.tokens_per_block,
+    }
 
 
 def _n_same_document(documents: Tensor, n_seeds: int) -> int:
     """Count the rows that meet their document when moved by the least distance of two seeds."""
     return int((documents == documents.roll(max(1, len(documents) // n_seeds))).sum())
-
-
-class _Sample:
-    """The first rows of some views, up to a number."""
-
-    def __init__(self, views: tuple[View, ...], max_rows: int) -> None:
-        self._room = max_rows
-        self._rows: dict[View, list[Tensor]] = {view: [] for view in views}
-        self._documents: list[Tensor] = []
-
-    def add(self, block: Block) -> None:
-        for view, held in self._rows.items():
-            held.append(block.rows[view][: self._room])
-        self._documents.append(block.documents[: self._room])
-        self._room -= len(self._documents[-1])
-
-    def finish(self) -> tuple[dict[View, Tensor], Tensor]:
-        rows = {view: torch.cat(held) for view, held in self._rows.items()}
-        return rows, torch.cat(self._documents)

@@ -98,3 +98,16 @@ def test_fewer_rows_than_a_batch_still_train():
 def test_what_cannot_be_split_is_said(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES.keys())
+@pytest.mark.parametrize("n", [0, 7, 200], ids=["first", "first epoch", "later epoch"])
+def test_batches_go_on_from_any_place(make, n):
+    source = make(400)
+    batches = source.batches(8, torch.Generator().manual_seed(3))
+    rows_of(islice(batches, n + 1))
+    place = batches.place()
+    expected = rows_of(islice(batches, 100))
+    again = source.batches(8, torch.Generator())
+    again.go_on(place)
+    assert torch.equal(rows_of(islice(again, 100)), expected)

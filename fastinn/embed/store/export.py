@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from fastinn.embed.encoder import TOKENS_PER_BLOCK, Encoded
+from fastinn.embed.reading import TOKENS_PER_BLOCK
+from fastinn.embed.source import Encoded
 from fastinn.embed.store.reader import EmbeddingStore
 
 KEYS = ("document", "position", "id")

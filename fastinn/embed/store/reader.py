@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastinn import _checks
 from fastinn.embed.corpus import SPLITS, Split
-from fastinn.embed.encoder import TOKENS_PER_BLOCK, Encoded
+from fastinn.embed.reading import TOKENS_PER_BLOCK
+from fastinn.embed.source import Encoded
 from fastinn.embed.store.blocks import VerifiedBlocks
 from fastinn.embed.store.contents import check_complete, check_listing
 from fastinn.embed.store.files import files_at

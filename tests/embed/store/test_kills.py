@@ -19,7 +19,9 @@ def cases(n):
     return [pytest.param(writers, n, id=f"{n} kills, {writers} writers") for writers in (1, 3)]
 
 
-CAMPAIGN = [pytest.param(*case.values, id=case.id, marks=pytest.mark.campaign) for case in cases(250)]
+CAMPAIGN = [
+    pytest.param(*case.values, id=case.id, marks=pytest.mark.campaign) for case in cases(250)
+]
 
 
 @pytest.mark.parametrize(("writers", "n_kills"), cases(10) + CAMPAIGN)

@@ -1,0 +1,106 @@
+"""Checkpoints of a training run: what a run that was killed goes on from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastinn import distributed
+from fastinn._checkpoint import Interval, check_settings, rank_folder
+from fastinn._saved import load_tensors, save_tensors
+from fastinn.align._sources import Pair
+
+_EVERY_SECONDS = 10.0
+_RECORD = "training"
+
+# Ranks save at the same steps, but one may be killed before it has: the others need the one before.
+_HELD = 2
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training run at one step: its tensors by name, and whatever JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with ``name.``, under the rest of their names."""
+        start = f"{name}."
+        return {k.removeprefix(start): t for k, t in self.tensors.items() if k.startswith(start)}
+
+
+def named(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :meth:`Snapshot.part` for several parts at once."""
+    return {f"{part}.{k}": t for part, tensors in parts.items() for k, t in tensors.items()}
+
+
+class Kept:
+    """The checkpoints of one rank in a folder that all ranks share.
+
+    Args:
+        folder: Of this training run alone.
+        settings: What a run must have in common with one that was killed to go on from it.
+
+    Attributes:
+        found: The last checkpoint that every rank has, or ``None``, as it is once it was taken.
+        interval: When the next one is due.
+
+    Raises:
+        ValueError: If it is damaged or of a run with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._folder = rank_folder(folder, distributed.rank(), distributed.world_size())
+        self._settings = settings
+        self.interval = Interval(_EVERY_SECONDS)
+        self.found = self._load()
+
+    def save(self, step: int, snapshot: Snapshot) -> None:
+        """Write a checkpoint, then drop the oldest."""
+        with self.interval.writing():
+            record = {"settings": self._settings, **snapshot.record}
+            save_tensors(self._file(step), snapshot.tensors, {_RECORD: json.dumps(record)})
+            for old in sorted(self._steps())[:-_HELD]:
+                self._file(old).unlink()
+
+    def validation(self, device: torch.device) -> Pair | None:
+        """Return the rows that the checkpoint was validated on, if there is one."""
+        if self.found is None:
+            return None
+        held = self.found.part("validation")
+        return held["x"].to(device), held["y"].to(device)
+
+    def check_rows(self, validation: Pair) -> None:
+        """Raise ``ValueError`` if the checkpoint was validated on other rows."""
+        held = self.validation(validation[0].device)
+        if held is not None and not all(map(torch.equal, held, validation)):
+            raise ValueError(
+                f"the checkpoint in {self._folder} was made with other rows; resume with the same "
+                "rows, or give another folder"
+            )
+
+    def _load(self) -> Snapshot | None:
+        steps = [set(steps) for steps in distributed.gather(self._steps())]
+        common = set.intersection(*steps)
+        if not common:
+            return None
+        path = self._file(max(common))
+        tensors, metadata = load_tensors(path)
+        if _RECORD not in metadata:
+            raise ValueError(f"{path} is no checkpoint of a training run; give another folder")
+        record = json.loads(metadata[_RECORD])
+        check_settings(path, record.pop("settings"), self._settings)
+        return Snapshot(tensors, record)
+
+    def _steps(self) -> list[int]:
+        return [
+            int(file.stem.removeprefix("step-")) for file in self._folder.glob("step-*.safetensors")
+        ]
+
+    def _file(self, step: int) -> Path:
+        return self._folder / f"step-{step:09}.safetensors"

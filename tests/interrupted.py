@@ -1,0 +1,140 @@
+"""Runs that are killed and go on: what the subprocesses of the reliability tests do."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fastinn import distributed
+from fastinn._saved import save_tensors
+from fastinn.align import INN, _kept
+from fastinn.embed.stream import Block
+from fastinn.study.passes import run_pass
+
+SEEDS, LAYERS, WIDTH = ("a", "b"), (0, 1), 6
+ROWS, BLOCKS = 96, 60
+RUN = {
+    "pairs": "across-seeds",
+    "mispaired": True,
+    "sampled": [("a", 1), ("b", 1)],
+    "max_rows": 3000,
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the next block starts."""
+
+    block: int
+
+
+@dataclass(frozen=True)
+class Placed(Block):
+    """A block that knows where the next one starts."""
+
+    position: Place
+
+
+class Blocks:
+    """A stream that makes its rows up: each block is a function of its number.
+
+    Args:
+        n: Blocks in all.
+        rank: Takes every ``world_size``-th block, beginning with this one.
+        world_size: Of how many.
+        delay: Seconds that a block takes.
+    """
+
+    corpus = None
+    tokens_per_block = ROWS
+
+    def __init__(self, n=BLOCKS, rank=0, world_size=1, delay=0.0):
+        self._numbers = range(rank, n, world_size)
+        self._delay = delay
+        self.made = 0
+
+    @property
+    def n_features(self):
+        return {(seed, layer): WIDTH for seed in SEEDS for layer in LAYERS}
+
+    def position(self, record):
+        return Place(**record)
+
+    def blocks(self, start=None):
+        first = 0 if start is None else start.block
+        for place in range(first, len(self._numbers)):
+            time.sleep(self._delay)
+            self.made += 1
+            yield block(self._numbers[place], Place(place + 1))
+
+    def __iter__(self):
+        return self.blocks()
+
+    def pairs(self):
+        """Return what ``fit_stream`` takes: itself with two views."""
+        return _Pairs(self)
+
+
+class _Pairs:
+    def __init__(self, blocks):
+        self._blocks = blocks
+
+    def __iter__(self):
+        for made in self._blocks:
+            yield made.rows["a", 1], made.rows["b", 1], made.documents
+
+
+def block(number, position):
+    generator = torch.Generator().manual_seed(number)
+    x = 0.3 * torch.randn(ROWS, WIDTH, generator=generator)
+    mixing = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(99))
+    rows = {}
+    for seed in SEEDS:
+        for layer in LAYERS:
+            noise = 0.1 * torch.randn(ROWS, WIDTH, generator=generator)
+            rows[seed, layer] = (x @ mixing if seed == "b" else x).tanh() * (layer + 1) + noise + 3
+    documents = number * ROWS // 8 + torch.arange(ROWS) // 8
+    keys = torch.stack([documents, torch.arange(ROWS), torch.zeros(ROWS).long()], dim=1)
+    return Placed(rows, keys, position)
+
+
+def inn(**changed):
+    parameters = {"n_couplings": 2, "hidden": 8, "max_steps": 120, "batch_size": 32}
+    return INN(**{**parameters, "progress": False, **changed})
+
+
+def pass_to(folder, *, delay=0.0, every=0.0, checkpoint=True, **changed):
+    """Run a pass over this rank's blocks and save what came of it."""
+    folder = Path(folder)
+    stream = Blocks(rank=distributed.rank(), world_size=distributed.world_size(), delay=delay)
+    kept = folder / "checkpoint" if checkpoint else None
+    done = run_pass(stream, **RUN, **changed, checkpoint=kept, every=every)
+    done.moments.save(folder / f"moments-{distributed.rank()}")
+    rows = {f"{seed}.{layer}": rows for (seed, layer), rows in done.rows.items()}
+    counted = torch.tensor([done.n_documents, done.same_document], dtype=torch.float64)
+    sample = {**rows, "documents": done.documents, "counted": counted}
+    save_tensors(folder / f"sample-{distributed.rank()}", sample, {})
+
+
+def fit_to(folder, *, every=0.0, streamed=False, checkpoint=True, **changed):
+    """Fit an INN to this rank's rows and save it."""
+    _kept._EVERY_SECONDS = every
+    folder = Path(folder)
+    kept = folder / "checkpoint" if checkpoint else None
+    stream = Blocks(rank=distributed.rank(), world_size=distributed.world_size())
+    if streamed:
+        fitted = inn(**changed).fit_stream(stream.pairs(), checkpoint=kept)
+    else:
+        x, y, documents = map(torch.cat, zip(*stream.pairs(), strict=True))
+        fitted = inn(**changed).fit(x, y, documents=documents, checkpoint=kept)
+    fitted.save(folder / f"inn-{distributed.rank()}")
+
+
+JOBS = {"pass": pass_to, "fit": fit_to}
+
+
+def run(job, folder, options):
+    """Run in one process, on one thread."""
+    torch.set_num_threads(1)
+    JOBS[job](folder, **options)

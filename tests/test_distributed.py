@@ -1,0 +1,166 @@
+"""Several processes on one machine, over gloo: equal results, restarts, and no rank that hangs."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tolerances import SHARDED
+
+from fastinn import Moments, distributed
+
+MAIN = Path(__file__).with_name("rank_main.py")
+
+
+def environment(**changed):
+    paths = os.pathsep.join([str(MAIN.parent), *sys.path])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **changed}
+
+
+def torchrun(n, job, folder, options, *, restarts=0):
+    folder.mkdir(exist_ok=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node", str(n), "--max-restarts", str(restarts)]
+    command = [*launcher, str(MAIN), job, str(folder), json.dumps(options)]
+    done = subprocess.run(
+        command, env=environment(FASTINN_TIMEOUT="60"), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def tensors(folder, name):
+    return load_file(folder / name)
+
+
+def assert_same_files(folder, name, others):
+    expected = tensors(folder, name)
+    for other in others:
+        found = tensors(*other)
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(found[key], tensor), (other, key)
+
+
+@pytest.fixture(scope="module")
+def passes(tmp_path_factory):
+    """Folders of the same pass, by number of ranks."""
+    root = tmp_path_factory.mktemp("passes")
+    options = {"checkpoint": False, "precision": "exact"}
+    return {n: torchrun(n, "pass", root / str(n), options) for n in (1, 2, 4)}
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_moments_do_not_depend_on_the_number_of_ranks(passes, n):
+    one, many = (Moments.load(passes[k] / "moments-0") for k in (1, n))
+    assert many.n_rows == one.n_rows
+    for a in one.views:
+        torch.testing.assert_close(many.mean(a), one.mean(a), rtol=0, atol=SHARDED)
+        for b in [b for b in one.views if b == a or b[0] != a[0]]:
+            torch.testing.assert_close(many.cov(a, b), one.cov(a, b), rtol=0, atol=SHARDED)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_sample_does_not_depend_on_the_number_of_ranks(passes, n):
+    assert_same_files(passes[1], "sample-0", [(passes[n], "sample-0")])
+
+
+@pytest.mark.parametrize("name", ["moments", "sample"])
+def test_all_ranks_have_the_same_pass(passes, name):
+    assert_same_files(passes[4], f"{name}-0", [(passes[4], f"{name}-{r}") for r in range(1, 4)])
+
+
+def test_a_killed_rank_of_a_pass_goes_on(tmp_path):
+    whole = torchrun(2, "pass", tmp_path / "whole", {"checkpoint": False})
+    options = {"dies": 1, "delay": 0.02}
+    killed = torchrun(2, "pass", tmp_path / "killed", options, restarts=1)
+    for name in ("moments-0", "sample-0"):
+        assert_same_files(whole, name, [(killed, name)])
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["memory", "stream"])
+def test_a_killed_rank_of_a_fit_goes_on(tmp_path, streamed):
+    options = {"max_steps": 40, "streamed": streamed}
+    whole = torchrun(2, "fit", tmp_path / "whole", {**options, "checkpoint": False})
+    killed = torchrun(2, "fit", tmp_path / "killed", {**options, "dies": 1}, restarts=1)
+    file = "aligner.safetensors"
+    ranks = [(folder / f"inn-{r}", file) for folder in (whole, killed) for r in range(2)]
+    assert_same_files(*ranks[0], ranks[1:])
+    history = json.loads((whole / "inn-0" / "aligner.json").read_text())["attributes"]["history_"]
+    assert history["forward_r2"][-1] > history["forward_r2"][0]
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def start_ranks(n, folder, ranks, *, timeout):
+    """Start some of ``n`` ranks without a launcher, which would end the others by itself."""
+    common = {
+        "WORLD_SIZE": str(n),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "FASTINN_TIMEOUT": str(timeout),
+    }
+    command = [sys.executable, str(MAIN), "fit", str(folder), json.dumps({"max_steps": 10**6})]
+    return [
+        subprocess.Popen(
+            command,
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **common),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ranks
+    ]
+
+
+def wait_for(path, processes):
+    for _ in range(1200):
+        if list(path.rglob("step-*")):
+            return
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+    raise AssertionError("the ranks never wrote a checkpoint")
+
+
+def ends_with_an_error(process):
+    _, error = process.communicate(timeout=60)
+    assert process.returncode
+    return error
+
+
+@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
+def test_no_rank_waits_for_ever(tmp_path, fault):
+    alive, faulty = start_ranks(2, tmp_path, (0, 1), timeout=5)
+    try:
+        wait_for(tmp_path, [alive, faulty])
+        faulty.send_signal(fault)
+        assert "rank 0 of 2: averaging gradients failed" in ends_with_an_error(alive)
+    finally:
+        for process in (alive, faulty):
+            process.kill()
+            process.wait()
+
+
+def test_a_rank_that_never_joins_is_not_waited_for(tmp_path):
+    (alone,) = start_ranks(2, tmp_path, (0,), timeout=3)
+    assert "rank 0 of 2: joining the other ranks failed" in ends_with_an_error(alone)
+
+
+def test_a_single_process_talks_to_nobody():
+    with distributed.started():
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+        assert distributed.broadcast({"a": [1]}) == {"a": [1]}
+        assert distributed.gather({"a": 1}) == [{"a": 1}]
+        assert distributed.share_of(7) == 7
+        distributed.all_equal({"a": 1}, "settings")
+    assert list(distributed.progress([1, 2], "two")) == [1, 2]
