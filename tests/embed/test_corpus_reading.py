@@ -1,6 +1,7 @@
 """What is left out of a corpus is named and counted, and what cannot be read is an error."""
 
 import gzip
+import tracemalloc
 import warnings
 
 import pytest
@@ -111,6 +112,26 @@ def test_a_line_of_10_mb_is_left_out_by_default(write):
     texts, warned = read(Corpus.from_file(path))
     assert texts == ["good", "also good"]
     assert warned == [f"{path}:2 left out: it is longer than max_characters allows"]
+
+
+LONG = {
+    "line": ("c.txt", b"good\n" + b"x" * 30_000_000 + b"\nalso good\n"),
+    "line of a table": ("c.csv", b"text\ngood\n" + b"x" * 30_000_000 + b"\nalso good\n"),
+    "field": ("c.csv", b'text\ngood\n"' + b"some words\n" * 100_000 + b'"\nalso good\n'),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), LONG.values(), ids=LONG)
+def test_what_is_too_long_is_not_held_in_memory(write, name, content):
+    corpus = Corpus.from_file(write(name, content), max_characters=1000)
+    tracemalloc.start()
+    try:
+        texts, _ = read(corpus)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert texts == ["good", "also good"]
+    assert peak < len(content) / 5
 
 
 def test_only_the_first_places_are_named(write):

@@ -1,28 +1,23 @@
 """A corpus: documents that are read again and again, whole, in splits or in shards."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Self
 
 from fastinn import _checks
 from fastinn.embed import python_docs
 from fastinn.embed.corpus.document import BEGINNING, SPLITS, Cursor, Document, Split, digest
 from fastinn.embed.corpus.files import Files
 from fastinn.embed.corpus.hub import HubDataset
+from fastinn.embed.corpus.narrowing import Narrowing, Shard
 from fastinn.embed.corpus.reading import Reading
 from fastinn.embed.corpus.records import Held, Source, checked
 
 MAX_CHARACTERS = 1_000_000
-"""Longest document unless the caller says otherwise: ten copies of it fit in any memory."""
-
-_SHARED_OUT = 64
-"""Records that go to one shard before the next shard has its turn."""
-
-Narrowing: TypeAlias = Callable[[Iterator[Document], Cursor], Iterator[Document]]
+"""Longest document unless the caller says otherwise; it is tokenised at once."""
 
 
 class Corpus:
@@ -163,8 +158,8 @@ class Corpus:
         """
         if not 0 <= index < count:
             raise ValueError(f"shard {index} of {count} does not exist, expected 0 to {count - 1}")
-        outer = [n.stride * n.count for n in self._narrowings if isinstance(n, _Shard)]
-        shard = _Shard(index, count, stride=outer[-1] if outer else 1)
+        outer = [n.stride * n.count for n in self._narrowings if isinstance(n, Shard)]
+        shard = Shard(index, count, stride=outer[-1] if outer else 1)
         narrowed = self._narrowed(self.name, shard)
         narrowed.reading = Reading()
         return narrowed
@@ -184,7 +179,7 @@ class Corpus:
         for document in self._narrow(start):
             found = True
             yield document
-        sharded = any(isinstance(narrowing, _Shard) for narrowing in self._narrowings)
+        sharded = any(isinstance(narrowing, Shard) for narrowing in self._narrowings)
         if not found and not sharded and start == BEGINNING:
             wanted = "more documents" if self._narrowings else "text in it"
             raise ValueError(f"corpus {self.name} holds no text; give a corpus with {wanted}")
@@ -208,7 +203,7 @@ class Corpus:
 
     def _all(self, start: Cursor) -> Iterator[Document]:
         """Iterate over the documents behind ``start`` that the narrowings choose from."""
-        shards = [n for n in self._narrowings if isinstance(n, _Shard)]
+        shards = [n for n in self._narrowings if isinstance(n, Shard)]
         for content, key, place, end in self._source.records(start):
             number = end.number - 1
             content = checked(content, self._max_characters)
@@ -229,25 +224,3 @@ class Corpus:
         narrowed.reading = self.reading
         narrowed._narrowings = (*self._narrowings, narrowing)
         return narrowed
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """Narrows a corpus to a shard.
-
-    Attributes:
-        index: Which shard, counted from 0.
-        count: Number of shards.
-        stride: Number of shards that the corpus was divided into before, of which it is one.
-    """
-
-    index: int
-    count: int
-    stride: int
-
-    def holds(self, number: int) -> bool:
-        """Tell whether record ``number`` belongs to this shard."""
-        return number // _SHARED_OUT // self.stride % self.count == self.index
-
-    def __call__(self, documents: Iterator[Document], _: Cursor) -> Iterator[Document]:
-        return (document for document in documents if self.holds(document.number))

@@ -75,7 +75,7 @@ class _Pulled:
             return f"{line.text}\n"
         self.fault = TOO_LONG
         # The reader needs no more of a record that is left out than what may end it.
-        return re.sub(r'[^",\t]', "", line.text or "") + "\n"
+        return re.sub(r'[^",\t]', "", line.text or "")
 
 
 def _contents(pulled: _Pulled, delimiter: str) -> Iterator[list[str] | Fault]:

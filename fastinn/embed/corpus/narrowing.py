@@ -1,0 +1,36 @@
+"""What narrows a corpus to some of its documents."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fastinn.embed.corpus.document import Cursor, Document
+
+Narrowing: TypeAlias = Callable[[Iterator[Document], Cursor], Iterator[Document]]
+"""Chooses from the documents behind a cursor."""
+
+_SHARED_OUT = 64
+"""Records that go to one shard before the next shard has its turn."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Narrows a corpus to a shard.
+
+    Attributes:
+        index: Which shard, counted from 0.
+        count: Number of shards.
+        stride: Number of shards that the corpus was divided into before, of which it is one.
+    """
+
+    index: int
+    count: int
+    stride: int
+
+    def holds(self, number: int) -> bool:
+        """Tell whether record ``number`` belongs to this shard."""
+        return number // _SHARED_OUT // self.stride % self.count == self.index
+
+    def __call__(self, documents: Iterator[Document], _: Cursor) -> Iterator[Document]:
+        """Choose the documents of this shard."""
+        return (document for document in documents if self.holds(document.number))
