@@ -28,12 +28,12 @@ class Rows:
         self._layout = layout
         self._copies = PinnedCopies(device, self._put) if device.type == "cuda" else None
 
-    def add(self, layer: int, states: Tensor, put: Tensor) -> None:
-        """Take in the states of one layer that go to the rows ``put``."""
+    def add(self, layer: int, states: Tensor, take: Tensor, put: Tensor) -> None:
+        """Take the states ``take`` of one layer, which go to the rows ``put``."""
         if self._copies is None:
-            self._put(layer, states, put)
+            self._put(layer, states[take], put)
         else:
-            self._copies.start(layer, states, put)
+            self._copies.start(layer, states[take], put)
 
     def finish(self) -> dict[int, Tensor]:
         """Return the rows, now that all states are there."""

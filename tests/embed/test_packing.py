@@ -56,7 +56,9 @@ def test_positions_alone_would_not_keep_windows_apart(pair):
             input_ids=inputs["input_ids"], position_ids=inputs["position_ids"]
         ).last_hidden_state[0]
     apart = plain.encode_windows(windows).rows[3]
-    assert (states[torch.cat([w.content for w in windows])] - apart).abs().max() > 1e-2
+    assert (
+        states[torch.cat([w.content for w in windows])] - apart
+    ).abs().max() > 100 * HIDDEN_STATES
 
 
 def test_a_model_that_is_not_told_the_bounds_refuses(pair):
