@@ -99,7 +99,7 @@ class PinnedCopies:
     def _buffer(self, states: Tensor) -> Tensor:
         buffer = self._free.popleft()
         if buffer.numel() < states.numel() or buffer.dtype != states.dtype:
-            buffer = torch.empty(states.numel(), dtype=states.dtype, pin_memory=True)
+            buffer = _pinned(states.numel(), states.dtype)
         return buffer
 
     def _land(self) -> None:
@@ -107,3 +107,7 @@ class PinnedCopies:
         flight.arrived.synchronize()
         self._deliver(flight.layer, flight.landed, flight.put)
         self._free.append(flight.buffer)
+
+
+def _pinned(n: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(n, dtype=dtype, pin_memory=True)
