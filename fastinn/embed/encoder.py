@@ -108,7 +108,7 @@ class Encoder(Source):
         ).to(self.device)
 
         def keep(layer: int, states: Tensor) -> None:
-            rows.add(layer, states[take], put)
+            rows.add(layer, states, take, put)
 
         with Tap(self.model.module(), self.layers, keep) as tap:
             tap.run(batch)

@@ -28,12 +28,12 @@ class Rows:
         self._layout = layout
         self._copies = PinnedCopies(device, self._put) if device.type == "cuda" else None
 
-    def add(self, layer: int, states: Tensor, put: Tensor) -> None:
-        """Take in the states of one layer that go to the rows ``put``."""
+    def add(self, layer: int, states: Tensor, take: Tensor, put: Tensor) -> None:
+        """Take the states ``take`` of one layer, which go to the rows ``put``."""
         if self._copies is None:
-            self._put(layer, states, put)
+            self._put(layer, states[take], put)
         else:
-            self._copies.start(layer, states, put)
+            self._copies.start(layer, states[take], put)
 
     def finish(self) -> dict[int, Tensor]:
         """Return the rows, now that all states are there."""
@@ -99,7 +99,7 @@ class PinnedCopies:
     def _buffer(self, states: Tensor) -> Tensor:
         buffer = self._free.popleft()
         if buffer.numel() < states.numel() or buffer.dtype != states.dtype:
-            buffer = torch.empty(states.numel(), dtype=states.dtype, pin_memory=True)
+            buffer = _pinned(states.numel(), states.dtype)
         return buffer
 
     def _land(self) -> None:
@@ -107,3 +107,7 @@ class PinnedCopies:
         flight.arrived.synchronize()
         self._deliver(flight.layer, flight.landed, flight.put)
         self._free.append(flight.buffer)
+
+
+def _pinned(n: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(n, dtype=dtype, pin_memory=True)
