@@ -1,7 +1,17 @@
 import pytest
 import torch
 from safetensors import safe_open
-from store_cases import LAYERS, WIDTH, make_blocks, make_header, place_of, same, tree, write, write_all
+from store_cases import (
+    LAYERS,
+    WIDTH,
+    make_blocks,
+    make_header,
+    place_of,
+    same,
+    tree,
+    write,
+    write_all,
+)
 
 import fastinn
 from fastinn.embed import EmbeddingStore, Encoded, StoreWriter
@@ -124,7 +134,7 @@ def test_what_is_not_there_is_said(store, call, message):
 
 
 def test_no_store_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no store at .* it has no store.json"):
+    with pytest.raises(FileNotFoundError, match=r"no store at .* it has no store.json"):
         EmbeddingStore(tmp_path)
 
 
@@ -140,7 +150,7 @@ class TestRefusals:
     def block(documents=(1, 1, 2), rows=None):
         keys = torch.tensor([(document, i, 0) for i, document in enumerate(documents)])
         rows = torch.zeros(len(keys), WIDTH) if rows is None else rows
-        return Encoded({layer: rows for layer in LAYERS}, keys)
+        return Encoded(dict.fromkeys(LAYERS, rows), keys)
 
     def test_layers(self, writer):
         block = self.block()
