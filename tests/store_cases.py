@@ -86,6 +86,15 @@ def lay_out(path, content):
         (path / name).write_bytes(data)
 
 
+def refusal(call):
+    """Return the message with which ``call`` refuses a store; ``None`` if it does not."""
+    try:
+        call()
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return None
+
+
 def same(found, expected):
     """Tell whether two lots of rows are equal to the last bit."""
     return torch.equal(found.keys, expected.keys) and all(

@@ -9,7 +9,19 @@ from typer.testing import CliRunner
 import fastinn
 from fastinn import cli
 
-COMMANDS = ["demo", "compare", "align", "sanity", "doctor", "seeds", "seeds train", "seeds list"]
+COMMANDS = [
+    "demo",
+    "compare",
+    "align",
+    "sanity",
+    "doctor",
+    "seeds",
+    "seeds train",
+    "seeds list",
+    "store ls",
+    "store verify",
+    "store export",
+]
 QUICK = ["--max-steps", "5", "--json"]
 
 

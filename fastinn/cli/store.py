@@ -67,7 +67,7 @@ def export_store(
     store = EmbeddingStore(path, unfinished=unfinished)
     if split is not None:
         store = store.split(split.value)
-    chosen = store.layers if layers == "all" else numbers(layers, "--layers")
+    chosen = None if layers == "all" else numbers(layers, "--layers")
     export(store, out, layers=chosen, overwrite=overwrite)
     if as_json:
         console.print_json(data={"out": str(out), "rows": len(store)})

@@ -49,7 +49,7 @@ def export(
         raise ValueError(f"{out} ends in {out.suffix!r}, expected one of {', '.join(_FORMATS)}")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; give another name, or overwrite")
-    chosen = store.layers if layers is None else list(layers)
+    chosen = store.resolve(layers)
     unfinished = out.with_name(f"{out.name}.{os.getpid()}.unfinished")
     try:
         with (

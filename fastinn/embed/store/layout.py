@@ -95,6 +95,6 @@ def head_says(found: bytes) -> dict[str, object]:
     try:
         described = json.loads(found[8:])
         arrays = {name: value["dtype"] for name, value in described.items() if name[:2] != "__"}
-        return {**described["__metadata__"], **arrays}
+        return {**arrays, **described["__metadata__"]}
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return {}

@@ -100,6 +100,15 @@ class EmbeddingStore:
         narrowed._runs = Runs(narrowed._pieces)
         return narrowed
 
+    def resolve(self, layers: Sequence[int] | None) -> list[int]:
+        """Return layers as non-negative numbers in ascending order; see :meth:`read`."""
+        if layers is None:
+            return self.layers
+        chosen = sorted({layer + (self.n_layers + 1) * (layer < 0) for layer in layers})
+        if not chosen or not set(chosen) <= set(self.layers):
+            raise ValueError(f"layers is {list(layers)}, {self.path} holds layers {self.layers}")
+        return chosen
+
     def read(self, start: int, stop: int, layers: Sequence[int] | None = None) -> Encoded:
         """Read rows ``start`` to before ``stop`` of the reading order.
 
@@ -116,7 +125,7 @@ class EmbeddingStore:
         """
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"rows {start} to {stop} of a store of {len(self)} rows")
-        chosen = self.layers if layers is None else self._resolve(layers)
+        chosen = self.resolve(layers)
         runs = self._runs.between(start, stop)
         dtype = DTYPES[self.header.dtype]
         rows = {
@@ -151,9 +160,3 @@ class EmbeddingStore:
             self._blocks.fill(self._shards[layer][part], first * row_bytes, out[at : at + n])
             at += n
         return out
-
-    def _resolve(self, layers: Sequence[int]) -> list[int]:
-        chosen = sorted({layer + (self.n_layers + 1) * (layer < 0) for layer in layers})
-        if not chosen or not set(chosen) <= set(self.layers):
-            raise ValueError(f"layers is {list(layers)}, {self.path} holds layers {self.layers}")
-        return chosen

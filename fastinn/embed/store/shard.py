@@ -128,8 +128,8 @@ def metadata(header: StoreHeader, layer: int | None, writer: int, part: int) -> 
     return {
         "model": header.model,
         "revision": header.revision or "",
-        "store": header.fingerprint(),
         "shard": shard_name(layer, writer, part),
+        "store": header.fingerprint(),
     }
 
 

@@ -134,7 +134,7 @@ def test_what_is_not_there_is_said(store, call, message):
 
 
 def test_no_store_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no store at .* it has no store.json"):
+    with pytest.raises(FileNotFoundError, match=r"no store at .* it has no store.json"):
         EmbeddingStore(tmp_path)
 
 

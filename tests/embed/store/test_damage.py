@@ -1,0 +1,188 @@
+"""Damaged, missing and foreign files: named, and never read as something else."""
+
+import random
+import re
+
+import pytest
+from store_cases import lay_out, make_header, refusal, same, tree, write_all
+
+from fastinn.embed import EmbeddingStore
+from fastinn.embed.store import verify
+
+MUTATIONS = [
+    pytest.param(400, id="400 mutations"),
+    pytest.param(10_000, id="10000 mutations", marks=pytest.mark.campaign),
+]
+
+
+def flip(content, name, chance):
+    data = bytearray(content[name])
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return {name: bytes(data)}
+
+
+def truncate(content, name, chance):
+    return {name: content[name][: chance.randrange(len(content[name]))]}
+
+
+def zero(content, name, chance):
+    data = bytearray(content[name])
+    start = chance.randrange(len(data))
+    stop = min(len(data), start + chance.choice([1, 64, 512, 4096]))
+    data[start:stop] = bytes(stop - start)
+    return {name: bytes(data)}
+
+
+def swap(content, name, chance):
+    other = chance.choice([n for n in content if n.partition(".")[2] == name.partition(".")[2]])
+    return {name: content[other], other: content[name]}
+
+
+def drop_line(content, name, chance):
+    lines = content[name].splitlines(keepends=True)
+    del lines[chance.randrange(len(lines))]
+    return {name: b"".join(lines)}
+
+
+def double_line(content, name, chance):
+    lines = content[name].splitlines(keepends=True)
+    where = chance.randrange(len(lines))
+    return {name: b"".join([*lines[:where], lines[where], *lines[where:]])}
+
+
+def append(content, name, chance):
+    return {name: content[name] + chance.randbytes(chance.choice([1, 9, 300]))}
+
+
+@pytest.mark.parametrize("n_mutations", MUTATIONS)
+def test_every_mutation_is_found_or_harmless(tmp_path, whole, finished, n_mutations):
+    lay_out(tmp_path, finished)
+    chance = random.Random(0)
+    found = 0
+    for _ in range(n_mutations):
+        name = chance.choice(sorted(finished))
+        mutate = chance.choice([flip, flip, truncate, zero, swap, append, drop_line, double_line])
+        changed = mutate(finished, name, chance)
+        lay_out(tmp_path, changed)
+        damaged = [n for n, data in changed.items() if data != finished[n]]
+        found += is_refused(tmp_path, whole, damaged)
+        lay_out(tmp_path, {n: finished[n] for n in changed})
+    assert found > 0.9 * n_mutations
+
+
+def is_refused(path, whole, damaged):
+    """Tell whether a reader refuses the store; if not, it must read what was written."""
+    message = refusal(lambda: EmbeddingStore(path).read(0, len(whole.keys)))
+    if message is None:
+        assert same(EmbeddingStore(path).read(0, len(whole.keys)), whole), damaged
+        assert verify(path).sound, damaged
+        return False
+    # Journals that changed places are told by shards that are then missing or left over.
+    said = [*damaged, "is unfinished", *(["part-"] if "journal" in damaged[0] else [])]
+    assert any(name in message for name in said), message
+    return True
+
+
+def test_any_flipped_byte_of_a_shard_is_refused_by_name(tmp_path, whole, finished):
+    lay_out(tmp_path, finished)
+    for name in ("layer=03/part-0-1.safetensors", "tokens/part-1-0.safetensors"):
+        for at in range(0, len(finished[name]), 41):
+            data = bytearray(finished[name])
+            data[at] ^= 0x10
+            lay_out(tmp_path, {name: bytes(data)})
+            with pytest.raises(ValueError, match=re.escape(name)):
+                EmbeddingStore(tmp_path).read(0, len(whole.keys))
+        assert [name in line for line in verify(tmp_path).damages] == [True]
+        lay_out(tmp_path, {name: finished[name]})
+
+
+def test_sound_rows_of_a_damaged_store_are_still_read(tmp_path, finished):
+    lay_out(tmp_path, finished)
+    (tmp_path / "layer=03" / "part-1-1.safetensors").write_bytes(b"")
+    assert len(EmbeddingStore(tmp_path).read(0, 10).rows[3]) == 10
+
+
+OTHERS = {
+    "revision": ({"revision": "c3d4"}, "has revision 'c3d4', the store has 'a1b2'"),
+    "dtype": ({"dtype": "bfloat16", "n_features": 16}, "has rows 'BF16', the store has 'F32'"),
+    "model": ({"model": "other"}, "has model 'other', the store has 'tiny'"),
+    "weights": ({"weights": "22"}, "has store '"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), OTHERS.values(), ids=OTHERS)
+def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, changes, message):
+    from fastinn.embed import Encoded
+
+    width = changes.get("n_features", 8)
+    rows = {layer: states.repeat(1, width // 8) for layer, states in whole.rows.items()}
+    header = make_header(**changes)
+    write_all(tmp_path / "other", Encoded(rows, whole.keys), header, writers=2)
+    others = tree(tmp_path / "other")
+    for name in [n for n in finished if n.startswith("layer=")]:
+        path = tmp_path / name.replace("/", "-")
+        lay_out(path, {**finished, name: others[name]})
+        with pytest.raises(ValueError, match=f"{re.escape(name)} {message}"):
+            EmbeddingStore(path).read(0, len(whole.keys))
+        assert [name in line for line in verify(path).damages] == [True]
+
+
+def test_a_stale_shard_is_named(tmp_path, whole, finished):
+    from fastinn.embed import Encoded
+
+    older = Encoded({layer: rows + 1 for layer, rows in whole.rows.items()}, whole.keys)
+    write_all(tmp_path / "older", older, writers=2)
+    stale = tree(tmp_path / "older")
+    for name in [n for n in finished if n.startswith("layer=")]:
+        path = tmp_path / name.replace("/", "-")
+        lay_out(path, {**finished, name: stale[name]})
+        with pytest.raises(ValueError, match=f"{re.escape(name)} is damaged: bytes 4096 to"):
+            EmbeddingStore(path).read(0, len(whole.keys))
+
+
+def test_missing_shards_are_named(tmp_path, finished):
+    for name in [n for n in finished if n.endswith(".safetensors")]:
+        path = tmp_path / name.replace("/", "-")
+        lay_out(path, {n: data for n, data in finished.items() if n != name})
+        with pytest.raises(ValueError, match=f"{re.escape(name)} is missing"):
+            EmbeddingStore(path)
+        assert f"{name} is missing, the journal commits it" in verify(path).damages
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layer=03/part-0-99.safetensors",
+        "layer=03/part-7-0.safetensors",
+        "layer=09/part-0-0.safetensors",
+        "tokens/more.safetensors",
+    ],
+)
+def test_extra_shards_are_named(tmp_path, finished, name):
+    lay_out(tmp_path, {**finished, name: b"x"})
+    with pytest.raises(ValueError, match=f"{re.escape(name)} is not in the journal"):
+        EmbeddingStore(tmp_path)
+    assert verify(tmp_path).damages == [f"{name} is not in the journal"]
+
+
+def test_a_missing_journal_is_named(tmp_path, finished):
+    lay_out(tmp_path, {n: data for n, data in finished.items() if n != "journal-1.jsonl"})
+    with pytest.raises(ValueError, match=r"journal-1.jsonl is missing: writer 1 of 2"):
+        EmbeddingStore(tmp_path)
+    assert "journal-1.jsonl is missing" in verify(tmp_path).damages[0]
+
+
+def test_a_writer_does_not_go_on_over_a_missing_shard(tmp_path, whole, finished):
+    name = "layer=03/part-0-1.safetensors"
+    lay_out(tmp_path, {n: data for n, data in finished.items() if n != name})
+    with pytest.raises(ValueError, match=f"{name} of .* has 0 bytes"):
+        write_all(tmp_path, whole, writers=2)
+
+
+def test_verify_names_every_damage_at_once(tmp_path, finished):
+    lay_out(tmp_path, finished)
+    names = ["layer=00/part-0-0.safetensors", "layer=03/part-1-1.safetensors"]
+    lay_out(tmp_path, {name: finished[name][:-1] for name in names})
+    verdict = verify(tmp_path)
+    assert [line.split()[0] for line in verdict.damages] == names
+    assert verdict.shards == sum(name.endswith(".safetensors") for name in finished)
