@@ -133,7 +133,7 @@ def wait_for(path, processes):
 
 
 def ends_with_an_error(process):
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)  # of which most is the imports
     assert process.returncode
     return error
 
