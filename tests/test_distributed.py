@@ -87,7 +87,7 @@ def test_a_killed_rank_of_a_pass_goes_on(tmp_path):
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["memory", "stream"])
 def test_a_killed_rank_of_a_fit_goes_on(tmp_path, streamed):
-    options = {"max_steps": 40, "streamed": streamed}
+    options = {"max_steps": 20, "streamed": streamed}
     whole = torchrun(2, "fit", tmp_path / "whole", {**options, "checkpoint": False})
     killed = torchrun(2, "fit", tmp_path / "killed", {**options, "dies": 1}, restarts=1)
     file = "aligner.safetensors"
@@ -133,7 +133,7 @@ def wait_for(path, processes):
 
 
 def ends_with_an_error(process):
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)  # of which most is the imports
     assert process.returncode
     return error
 
