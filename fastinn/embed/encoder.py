@@ -4,17 +4,15 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from fastinn import _checks
 from fastinn._types import Precision
-from fastinn.embed._quiet import quiet_transformers
+from fastinn.embed._loading import loading
 from fastinn.embed.corpus import Corpus, Document
 from fastinn.embed.tokens import Tokens, Window
 
@@ -202,22 +200,13 @@ def blocks_of_windows(windows: Iterable[Window], n_tokens: int) -> Iterator[list
 
 
 def _load(source: str, revision: str | None, device: torch.device) -> PreTrainedModel:
-    if source.startswith((".", "/", "~")) and not Path(source).is_dir():
-        raise ValueError(f"there is no model folder {source}; give a hub id or a folder")
-    try:
-        # A checkpoint pretrained as a language model has a head that is not wanted and may lack
-        # the pooler, which is never run here; transformers reports both at length.
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(source, revision=revision)
-            model = AutoModel.from_pretrained(
-                source, config=config, revision=revision, dtype=torch.float32
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"model {source} cannot be loaded ({reason}); give a hub id or the folder of a "
-            "Hugging Face encoder"
-        ) from error
+    # A checkpoint pretrained as a language model has a head that is not wanted and may lack the
+    # pooler, which is never run here; transformers reports both at length.
+    with loading(source):
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        model = AutoModel.from_pretrained(
+            source, config=config, revision=revision, dtype=torch.float32
+        )
     if hasattr(model, "pooler"):
         model.pooler = None  # random where the checkpoint lacks one: no part of the fingerprint
     nn.Module.to(model, device)
