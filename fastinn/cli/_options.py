@@ -18,6 +18,7 @@ CorpusFile = Annotated[
     typer.Option("--corpus", help="txt, jsonl, csv or tsv file; default: Python's own docs."),
 ]
 Column = Annotated[str, typer.Option(help="Field or column that holds the text.")]
+LabelColumn = Annotated[str, typer.Option("--label", help="Field or column that holds the label.")]
 Documents = Annotated[int | None, typer.Option(help="Read only the first documents.", min=1)]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the folder holds.")]

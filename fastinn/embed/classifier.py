@@ -13,7 +13,14 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from fastinn import _checks
 from fastinn._types import Precision
 from fastinn.embed._loading import loading
-from fastinn.embed.encoder import _batches, _blocks, _longest_window, _pad, _resolve
+from fastinn.embed.encoder import (
+    _batches,
+    _blocks,
+    _longest_window,
+    _pad,
+    _resolve,
+    weights_hash,
+)
 from fastinn.embed.tokens import Tokens, Window
 
 
@@ -85,6 +92,10 @@ class Classifier:
         """Name of each class."""
         names = self._model.config.id2label
         return [str(names[i]) for i in range(len(names))]
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, 32 hexadecimal digits."""
+        return weights_hash(self._model)
 
     def layers(self, wanted: Sequence[int]) -> list[int]:
         """Return layers, negative ones counted from the end, as numbers from 0.

@@ -92,11 +92,7 @@ class Encoder:
 
     def fingerprint(self) -> str:
         """Hash of the weights, 32 hexadecimal digits."""
-        whole = hashlib.blake2b(digest_size=16)
-        for name, weight in self._model.state_dict().items():
-            whole.update(name.encode())
-            whole.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return whole.hexdigest()
+        return weights_hash(self._model)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encode ``texts``, a document each.
@@ -197,6 +193,15 @@ def blocks_of_windows(windows: Iterable[Window], n_tokens: int) -> Iterator[list
             block, held = [], 0
     if block:
         yield block
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hash of the weights, 32 hexadecimal digits."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name, weight in model.state_dict().items():
+        whole.update(name.encode())
+        whole.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()
 
 
 def _load(source: str, revision: str | None, device: torch.device) -> PreTrainedModel:

@@ -376,7 +376,7 @@ def _header(
             "tokens": {split: int(done.moments.count) for split, done in passes.items()},
             "null_same_document": {s: passes[s].same_document for s in _WITH_NULL},
         },
-        "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": versions(),
         "settings": {
             "cells": how.cells,
             "network rows": how.max_rows,
@@ -384,6 +384,11 @@ def _header(
             "MLP": how.mlp.get_params(),
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the libraries that results depend on."""
+    return {"python": python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
 def _model(name: str, encoder: Encoder) -> Record:

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +19,7 @@ from fastinn.embed.classifier import Classifier
 from fastinn.embed.corpus import Split
 from fastinn.embed.labelled import Labelled
 from fastinn.metrics import r2_score
+from fastinn.study.layers import versions
 from fastinn.study.significance import percentile_interval, resampled_means
 
 Results: TypeAlias = dict[str, Any]
@@ -26,16 +29,21 @@ PairedRows: TypeAlias = tuple[Tensor, Tensor]
 NO_MAP = "no map"
 
 
-def default_methods() -> dict[str, Aligner | None]:
-    """Return every method by the name that results call it, unfitted; ``None`` maps nothing."""
+def default_methods(inn: INN | None = None, mlp: MLPMap | None = None) -> dict[str, Aligner | None]:
+    """Return every method by the name that results call it, unfitted; ``None`` maps nothing.
+
+    Args:
+        inn: The INN.
+        mlp: The free network.
+    """
     return {
         NO_MAP: None,
         "Procrustes": Procrustes(),
         "CCA map": CCA(),
         "least squares": LinearMap(),
         "ridge": LinearMap(ridge="validation"),
-        "INN (two-way)": INN(),
-        "MLP (free)": MLPMap(),
+        "INN (two-way)": inn or INN(),
+        "MLP (free)": mlp or MLPMap(),
     }
 
 
@@ -62,6 +70,8 @@ def stitch(
     corpus: Corpus,
     how: Stitching,
     *,
+    title: str = "fastinn stitch",
+    command: str = "",
     save: Callable[[Results], object] = lambda results: None,
 ) -> Results:
     """Run ``source`` up to a layer, map its states, and let ``target`` finish, at every layer.
@@ -77,6 +87,8 @@ def stitch(
         data: Labelled texts to score on.
         corpus: Text to fit the maps on; no labels are used.
         how: Layers and methods.
+        title: Title of the report.
+        command: Command line to record.
         save: Called with the results so far after every layer.
 
     Returns:
@@ -100,7 +112,15 @@ def stitch(
         for split, most in room.items()
     }
     n_rows = {split: len(states[layers[0]][0]) for split, states in rows.items()}
-    results: Results = {"stitching": _header(data, corpus, truth, own, n_rows)}
+    results: Results = {
+        "title": title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "models": [_model(source), _model(target)],
+        "versions": versions(),
+        "settings": _settings(how),
+        "stitching": _header(data, corpus, truth, own, n_rows),
+    }
     for layer in tqdm(layers, "stitch", unit=" layers", disable=None):
         maps = {
             name: _fitted(method, rows["train"][layer], rows["validation"][layer])
@@ -114,6 +134,21 @@ def stitch(
         results["seconds"] = time.perf_counter() - start
         save(results)
     return results
+
+
+def _model(classifier: Classifier) -> Record:
+    return {
+        "name": Path(classifier.source).name,
+        "source": classifier.source,
+        "weights_hash": classifier.fingerprint(),
+        "n_layers": classifier.n_layers,
+        "n_features": classifier.n_features,
+    }
+
+
+def _settings(how: Stitching) -> Record:
+    methods = {name: method.get_params() for name, method in how.methods.items() if method}
+    return {"fitted tokens at most": how.max_rows, **methods}
 
 
 def _check_fit(source: Classifier, target: Classifier) -> None:
@@ -246,7 +281,7 @@ def _header(
     corpus: Corpus,
     truth: Tensor,
     own: Mapping[str, Tensor],
-    n_rows: Mapping[str, int],
+    n_rows: Mapping[Split, int],
 ) -> Record:
     """Record what is scored on, both models by themselves, and what needs no model at all."""
     return {
