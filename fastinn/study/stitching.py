@@ -104,6 +104,11 @@ def stitch(
     _check_fit(source, target)
     truth = _numbers(data, target)
     own = _own_predictions(source, target, data)
+    if not (own["target"] == truth).any():
+        raise ValueError(
+            f"{target.source} is right on none of the {len(data)} texts of {data.name}, so nothing "
+            "can be kept; check the labels"
+        )
     layers = _layers(source, target, how.layers)
     seen = set(data.texts)
     room: dict[Split, int] = {"train": how.max_rows, "validation": how.max_rows // 8}
@@ -261,13 +266,15 @@ def _intervals(predicted: Mapping[str, Tensor], truth: Tensor, target: Tensor) -
         columns += [guess == truth, guess == target]
     values = torch.stack(columns, dim=1).double().numpy()
     means, resampled = values.mean(axis=0), resampled_means(values)
+    # A resample may hold no text that the target is right on, if there are few.
+    own = np.maximum(resampled[:, 0], 1 / len(values))
     scored = {}
     for place, name in enumerate(predicted):
         correct, agreed = 1 + 2 * place, 2 + 2 * place
         scored[name] = {
             "accuracy": _interval(means[correct], resampled[:, correct]),
             "agreement": _interval(means[agreed], resampled[:, agreed]),
-            "kept": _interval(means[correct] / means[0], resampled[:, correct] / resampled[:, 0]),
+            "kept": _interval(means[correct] / means[0], resampled[:, correct] / own),
         }
     return scored
 

@@ -98,7 +98,7 @@ def test_states_of_another_shape_are_refused(pair):
 
 
 def test_a_head_that_was_never_trained_is_refused(seeds):
-    with pytest.raises(ValueError, match="no trained classifier .*`fastinn finetune`"):
+    with pytest.raises(ValueError, match=r"no trained classifier .*`fastinn finetune`"):
         Classifier(seeds[0])
 
 

@@ -101,5 +101,5 @@ def test_data_that_cannot_be_trained_on_is_refused(tmp_path, seeds, data, held_o
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(ValueError, match="there is no model folder ./gone"):
+    with pytest.raises(ValueError, match=r"there is no model folder ./gone"):
         finetune("./gone", DATA, tmp_path / "a", config=QUICK)
