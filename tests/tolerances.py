@@ -79,3 +79,13 @@ FLOAT32_SUMS = 2e-6
 
 # The same model on a padded batch and on a text alone: float32 products of other shapes.
 SAME_MODEL = {"atol": 2e-5, "rtol": 2e-5}
+
+# Absolute, of states of about 1: float32 sums of a batch of another shape, layer after layer.
+HIDDEN_STATES = 1e-5
+
+# Relative, of the states of a layer: weights and states rounded to 8 bits (4e-3) or 11 (5e-4), a
+# few times a layer.
+HIDDEN_STATES_16_BITS = {torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
+
+# Means of at most a hundred float32 states, summed in another order.
+HIDDEN_STATE_MEANS = 2e-6

@@ -6,6 +6,8 @@ with ``forward(x) -> (y, log_det)`` and ``inverse(y) -> (x, log_det)``.
 
 A module of ``peers.cca`` has ``directions(x, y)``, which returns the canonical directions of both
 views of NumPy rows, one a column, by descending correlation.
+
+``peers.padded_loop`` reads hidden states as tutorials do.
 """
 
 from collections.abc import Mapping

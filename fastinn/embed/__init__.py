@@ -1,7 +1,24 @@
 """Text in, rows of hidden states out."""
 
-from fastinn.embed.corpus import Corpus, Document
-from fastinn.embed.encoder import Encoded, Encoder
+from fastinn.embed.attention import AttentionEncoder
+from fastinn.embed.corpus import Corpus, Cursor, Document
+from fastinn.embed.encoder import Encoder
+from fastinn.embed.prefetch import Prefetch
+from fastinn.embed.reading import Position
+from fastinn.embed.source import Encoded, Source
 from fastinn.embed.stream import Block, Stream, stream
 
-__all__ = ["Block", "Corpus", "Document", "Encoded", "Encoder", "Stream", "stream"]
+__all__ = [
+    "AttentionEncoder",
+    "Block",
+    "Corpus",
+    "Cursor",
+    "Document",
+    "Encoded",
+    "Encoder",
+    "Position",
+    "Prefetch",
+    "Source",
+    "Stream",
+    "stream",
+]

@@ -12,33 +12,29 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from fastinn import _checks
 from fastinn._types import Precision
-from fastinn.embed._loading import loading
-from fastinn.embed.encoder import (
-    _batches,
-    _blocks,
-    _longest_window,
-    _pad,
-    _resolve,
-    weights_hash,
-)
+from fastinn.embed.batches import by_length, padded
+from fastinn.embed.model import Model, blocks_of, loading, weights_hash
 from fastinn.embed.tokens import Tokens, Window
+
+_PADDED_TOKENS_PER_BATCH = 4_096
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """Texts of like length, special tokens included, padded to the longest.
 
     Attributes:
         places: Place of each text among those that were given, shape ``(b,)``.
-        ids: Token ids, shape ``(b, length)``.
-        attended: Which of them are tokens and not padding, shape ``(b, length)``.
-        content: Which of them are neither padding nor special, shape ``(b, length)``.
+        inputs: What a model is called with, on its device.
     """
 
     places: Tensor
-    ids: Tensor
-    attended: Tensor
-    content: Tensor
+    inputs: dict[str, Tensor]
+
+    @property
+    def attended(self) -> Tensor:
+        """Which positions are tokens and not padding, shape ``(b, length)``."""
+        return self.inputs["attention_mask"].bool()
 
 
 class Classifier:
@@ -71,10 +67,11 @@ class Classifier:
         self.source = str(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = precision
+        self._outline = Model(self.source, None, self.device, torch.float32)
         self._model = _load(self.source).eval()
         nn.Module.to(self._model, self.device)
-        self._blocks = _blocks(self._model)
-        longest = _longest_window(self._model.base_model)
+        self._blocks = blocks_of(self._model)
+        longest = self._outline.longest_window
         self.tokens = Tokens(self.source, max_length=min(max_length or longest, longest))
 
     @property
@@ -103,9 +100,9 @@ class Classifier:
         Raises:
             ValueError: If there is no such layer.
         """
-        return _resolve(wanted, self.n_layers, self.source)
+        return self._outline.resolve(wanted)
 
-    def batches(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[Batch]:
+    def batches(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TextBatch]:
         """Tokenise ``texts`` and gather those of like length.
 
         Args:
@@ -117,9 +114,9 @@ class Classifier:
         if max_tokens is not None:
             n_tokens = np.cumsum([len(window.ids) for window in windows])
             windows = windows[: max(1, int((n_tokens <= max_tokens).sum()))]
-        return batches(windows, self.tokens.pad_id)
+        return text_batches(windows, self.tokens.pad_id, self.device)
 
-    def states(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    def states(self, batch: TextBatch, layers: Sequence[int]) -> dict[int, Tensor]:
         """Return the hidden states of the tokens at ``layers``.
 
         Args:
@@ -134,7 +131,7 @@ class Classifier:
 
         def keep(layer: int) -> Callable[[Tensor], Tensor]:
             def at(states: Tensor) -> Tensor:
-                found[layer] = states[batch.attended.to(states.device)].float().cpu()
+                found[layer] = states[batch.attended].float().cpu()
                 return states
 
             return at
@@ -142,11 +139,11 @@ class Classifier:
         self._run(batch, {layer: keep(layer) for layer in layers})
         return found
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: TextBatch) -> Tensor:
         """Return the logits of each text, shape ``(b, n_classes)``, float32."""
         return self._run(batch, {})
 
-    def resume(self, batch: Batch, layer: int, states: Tensor) -> Tensor:
+    def resume(self, batch: TextBatch, layer: int, states: Tensor) -> Tensor:
         """Return the logits that this model reaches from given hidden states.
 
         The layers above ``layer``, the pooler and the classifier are this model's own. The layers
@@ -172,7 +169,7 @@ class Classifier:
 
         def replace(own: Tensor) -> Tensor:
             given = torch.zeros_like(own)  # padding, which nothing attends to
-            given[batch.attended.to(own.device)] = states.to(own)
+            given[batch.attended] = states.to(own)
             return given
 
         return self._run(batch, {layer: replace})
@@ -185,18 +182,18 @@ class Classifier:
         return predicted
 
     @torch.no_grad()
-    def _run(self, batch: Batch, actions: Mapping[int, Callable[[Tensor], Tensor]]) -> Tensor:
+    def _run(self, batch: TextBatch, actions: Mapping[int, Callable[[Tensor], Tensor]]) -> Tensor:
         with ExitStack() as stack:
             stack.enter_context(
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "fast")
             )
             for layer, action in actions.items():
                 stack.enter_context(_at(self._blocks, layer, action))
-            return class_logits(self._model, batch, self.device).float().cpu()
+            return self._model(**batch.inputs).logits.float().cpu()
 
 
 def tokenise(tokens: Tokens, texts: Sequence[str]) -> list[Window]:
-    """Return one window a text, what is longer is cut; a text may have no content token."""
+    """Return one window a text; what is longer is cut, and a text may have no content token."""
     encoded: Any = tokens.tokenizer(
         list(texts), truncation=True, max_length=tokens.max_length, return_special_tokens_mask=True
     )
@@ -208,25 +205,18 @@ def tokenise(tokens: Tokens, texts: Sequence[str]) -> list[Window]:
     ]
 
 
-def padded(windows: Sequence[Window], pad_id: int) -> Batch:
-    """Make one batch."""
-    return Batch(
-        places=torch.tensor([window.document for window in windows]),
-        ids=_pad([window.ids for window in windows], pad_id),
-        attended=_pad([torch.ones_like(window.content) for window in windows], False),
-        content=_pad([window.content for window in windows], False),
-    )
+def text_batch(windows: Sequence[Window], pad_id: int, device: torch.device) -> TextBatch:
+    """Pad the windows of some texts to the longest."""
+    places = torch.tensor([window.document for window in windows])
+    return TextBatch(places, padded(windows, pad_id, device).inputs)
 
 
-def batches(windows: Sequence[Window], pad_id: int) -> list[Batch]:
+def text_batches(windows: Sequence[Window], pad_id: int, device: torch.device) -> list[TextBatch]:
     """Gather windows of like length, so that hardly anything is padding."""
-    return [padded([windows[i] for i in batch], pad_id) for batch in _batches(windows)]
-
-
-def class_logits(model: PreTrainedModel, batch: Batch, device: torch.device) -> Tensor:
-    """Run a sequence classifier, shape ``(b, n_classes)``."""
-    attended = batch.attended.long().to(device)
-    return model(input_ids=batch.ids.to(device), attention_mask=attended).logits
+    return [
+        text_batch([windows[i] for i in batch], pad_id, device)
+        for batch in by_length(windows, _PADDED_TOKENS_PER_BATCH)
+    ]
 
 
 @contextmanager

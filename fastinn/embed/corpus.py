@@ -27,6 +27,23 @@ Narrowing: TypeAlias = Callable[[Iterable["Document"]], Iterable["Document"]]
 
 
 @dataclass(frozen=True)
+class Cursor:
+    """A place in a corpus: reading goes on in front of record ``number``.
+
+    Attributes:
+        number: Records in front of it, blank ones too.
+        file: Number of the file.
+        row: Row in the file.
+        byte: Byte in the file.
+    """
+
+    number: int = 0
+    file: int = 0
+    row: int = 0
+    byte: int = 0
+
+
+@dataclass(frozen=True)
 class Document:
     """A text that is never divided between splits.
 
@@ -34,11 +51,13 @@ class Document:
         number: Position in the whole corpus, counted from 0.
         text: What it says.
         key: What its split is drawn from; the text itself unless the source names documents.
+        end: Where reading goes on behind it.
     """
 
     number: int
     text: str
     key: str
+    end: Cursor = Cursor()
 
     @property
     def place(self) -> float:
@@ -118,7 +137,7 @@ class Corpus:
     def __iter__(self) -> Iterator[Document]:
         """Iterate over the documents that hold any text."""
         documents: Iterable[Document] = (
-            Document(number, text, text if key is None else key)
+            Document(number, text, text if key is None else key, Cursor(number + 1))
             for number, (key, text) in enumerate(self._read())
             if text.strip()
         )
@@ -131,6 +150,10 @@ class Corpus:
         if number < 0:
             wanted = "more documents" if self._narrowings else "text in it"
             raise ValueError(f"corpus {self.name} holds no text; give a corpus with {wanted}")
+
+    def documents(self, start: Cursor = Cursor()) -> Iterator[Document]:
+        """Iterate over the documents from ``start`` on."""
+        return (document for document in self if document.number >= start.number)
 
     def fingerprint(self) -> str:
         """Hash of every document in order, 32 hexadecimal digits."""

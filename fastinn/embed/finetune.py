@@ -15,12 +15,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from fastinn import _checks
 from fastinn._saved import write_whole
-from fastinn.embed._loading import loading
 from fastinn.embed._quiet import quiet_transformers
-from fastinn.embed.classifier import Batch, batches, class_logits, padded, tokenise
+from fastinn.embed.classifier import TextBatch, text_batch, text_batches, tokenise
 from fastinn.embed.corpus import Document
-from fastinn.embed.encoder import _longest_window
 from fastinn.embed.labelled import Labelled
+from fastinn.embed.model import Model, loading
 from fastinn.embed.pretrain import linear_decay
 from fastinn.embed.tokens import Tokens, Window
 
@@ -159,7 +158,7 @@ def _new_classifier(
         network = AutoModelForSequenceClassification.from_pretrained(
             model, config=settings, dtype=torch.float32
         )
-    longest = _longest_window(network.base_model)
+    longest = Model(model, None, torch.device("cpu"), torch.float32).longest_window
     return network, Tokens(model, max_length=min(config.length or longest, longest))
 
 
@@ -206,10 +205,10 @@ class _Trainer:
         kept = max(range(len(history)), key=lambda epoch: history[epoch]["accuracy"])
         return {**history[kept], "best_epoch": kept + 1, "history": history}
 
-    def _step(self, batch: Batch, truth: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    def _step(self, batch: TextBatch, truth: Tensor, optimizer: torch.optim.Optimizer) -> None:
         self._network.train()
         with self._products():
-            logits = class_logits(self._network, batch, self._device)
+            logits = self._network(**batch.inputs).logits
         cross_entropy(logits.float(), truth.to(self._device)).backward()
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
         optimizer.step()
@@ -220,9 +219,11 @@ class _Trainer:
         """Return mean loss in nats and accuracy."""
         self._network.eval()
         truth, loss, correct = self._truth(data), 0.0, 0
-        for batch in batches(tokenise(self._tokens, data.texts), self._tokens.pad_id):
+        for batch in text_batches(
+            tokenise(self._tokens, data.texts), self._tokens.pad_id, self._device
+        ):
             with self._products():
-                logits = class_logits(self._network, batch, self._device).float().cpu()
+                logits = self._network(**batch.inputs).logits.float().cpu()
             labels = truth[batch.places]
             loss += float(cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == labels).sum())
@@ -235,10 +236,12 @@ class _Trainer:
     def _truth(self, data: Labelled) -> Tensor:
         return torch.tensor([self._classes[label] for label in data.labels])
 
-    def _shuffled(self, windows: Sequence[Window]) -> Iterator[Batch]:
+    def _shuffled(self, windows: Sequence[Window]) -> Iterator[TextBatch]:
         order = torch.randperm(len(windows), generator=self._order)
         for places in order.split(self._config.batch):
-            yield padded([windows[i] for i in places.tolist()], self._tokens.pad_id)
+            yield text_batch(
+                [windows[i] for i in places.tolist()], self._tokens.pad_id, self._device
+            )
 
 
 def _save(network: PreTrainedModel, tokens: Tokens, folder: Path, card: dict[str, Any]) -> None:

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fastinn.embed.corpus import Document
+from fastinn.embed.words import overlaps, words
+
+DOCUMENTS_AT_ONCE = 64
+"""As many as keep the Rust threads of a tokenizer busy."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,18 @@ class Window:
         ids: Token ids with the model's special tokens, shape ``(length,)``.
         content: Which of them are text and not special tokens, shape ``(length,)``.
         document: Number of the document.
-        start: Position in the document of the first content token.
+        start: Position in the document of the first content token; 0 in its first window.
+        last: Whether no other window of the document follows.
+        words: Index in ``ids``, index of the word and hash of the word for each token and word
+            that share characters, shape ``(n, 3)``; ``None`` unless words were asked for.
     """
 
     ids: Tensor
     content: Tensor
     document: int
     start: int
+    last: bool = True
+    words: Tensor | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -49,13 +59,23 @@ class Tokens:
         source: Hub id or folder of a fast tokenizer.
         max_length: Longest window, special tokens included.
         revision: Commit, tag or branch on the hub.
+        words: Whether windows say which words their tokens belong to.
     """
 
-    def __init__(self, source: str, *, max_length: int, revision: str | None = None) -> None:
+    def __init__(
+        self, source: str, *, max_length: int, revision: str | None = None, words: bool = False
+    ) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         if not self._tokenizer.is_fast:
             raise ValueError(f"{source} has no fast tokenizer; convert it with save_pretrained")
+        special = self._tokenizer.num_special_tokens_to_add()
+        if max_length <= special:
+            raise ValueError(
+                f"max_length is {max_length}, but {source} adds {special} special tokens to every "
+                f"window; give at least {special + 1}"
+            )
         self.max_length = max_length
+        self._words = words
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -77,11 +97,12 @@ class Tokens:
 
     def windows(self, documents: Iterable[Document]) -> Iterator[Window]:
         """Yield the windows of ``documents`` in reading order."""
-        # A batch of documents keeps the Rust threads of the tokenizer busy.
-        for batch in _batched(documents, size=64):
-            yield from self._encode(batch)
+        for batch in batched(documents, DOCUMENTS_AT_ONCE):
+            for windows in self.by_document(batch):
+                yield from windows
 
-    def _encode(self, documents: list[Document]) -> Iterator[Window]:
+    def by_document(self, documents: list[Document]) -> list[list[Window]]:
+        """Return the windows of each of ``documents``; none of one without a content token."""
         encoded: Any = self._tokenizer(
             [document.text for document in documents],
             truncation=True,
@@ -89,22 +110,43 @@ class Tokens:
             return_overflowing_tokens=True,
             return_special_tokens_mask=True,
             return_attention_mask=False,
+            return_offsets_mapping=self._words,
+            verbose=False,
         )
-        start = [0] * len(documents)
-        for ids, special, i in zip(
-            encoded["input_ids"],
-            encoded["special_tokens_mask"],
-            encoded["overflow_to_sample_mapping"],
-            strict=True,
-        ):
-            content = ~torch.tensor(special, dtype=torch.bool)
-            window = Window(torch.tensor(ids), content, documents[i].number, start[i])
-            start[i] += window.n_tokens
-            if window.n_tokens:
-                yield window
+        parts: list[list[int]] = [[] for _ in documents]
+        for part, i in enumerate(encoded["overflow_to_sample_mapping"]):
+            if not all(encoded["special_tokens_mask"][part]):
+                parts[i].append(part)
+        return [self._windows(d, encoded, p) for d, p in zip(documents, parts, strict=True)]
+
+    def _windows(self, document: Document, encoded: Any, parts: list[int]) -> list[Window]:
+        """Make the windows of one document from those ``parts`` of the tokenizer's output."""
+        found = words(document.text) if self._words else None
+        windows = []
+        start = 0
+        for part in parts:
+            content = ~torch.tensor(encoded["special_tokens_mask"][part], dtype=torch.bool)
+            window = Window(
+                ids=torch.tensor(encoded["input_ids"][part]),
+                content=content,
+                document=document.number,
+                start=start,
+                last=part == parts[-1],
+                words=None if found is None else _pairs(encoded["offset_mapping"][part], *found),
+            )
+            start += window.n_tokens
+            windows.append(window)
+        return windows
 
 
-def _batched(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+def _pairs(offsets: list[tuple[int, int]], bounds: np.ndarray, marks: np.ndarray) -> Tensor:
+    """Return the rows of :attr:`Window.words`; special tokens have no characters, so no rows."""
+    token, word = overlaps(np.array(offsets, dtype=np.int64).reshape(-1, 2), bounds).T
+    return torch.from_numpy(np.stack([token, word, marks[word]], axis=1))
+
+
+def batched(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Gather ``documents`` into lists of ``size``, the last excepted."""
     batch: list[Document] = []
     for document in documents:
         batch.append(document)

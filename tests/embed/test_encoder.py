@@ -6,6 +6,7 @@ from transformers import BertModel
 
 from fastinn import Corpus, Encoder
 from fastinn.embed import Document
+from fastinn.embed.model import blocks_of
 
 
 def plain_hidden_states(folder, windows, layer):
@@ -64,7 +65,7 @@ def test_encoding_is_not_random(encoder, texts):
 def test_only_the_layers_that_are_needed_run(seeds, texts):
     encoder = Encoder(seeds[0], layers=[1])
     ran = []
-    encoder._blocks[1].register_forward_hook(lambda *_: ran.append(1))
+    blocks_of(encoder.model.module())[1].register_forward_hook(lambda *_: ran.append(1))
     encoder.encode(texts)
     assert not ran
 
@@ -110,7 +111,7 @@ def test_damaged_folder(seeds, tmp_path, damage):
     else:
         (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be loaded"):
-        Encoder(str(folder), layers=[0])
+        Encoder(str(folder), layers=[0]).encode(["worda"])
 
 
 def test_text_without_tokens(encoder):

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from small_models import TEXTS, make_family
 
 import fastinn
-from fastinn import Encoder, Moments
-from fastinn.embed.stream import check_keys
+from fastinn import Corpus, Encoder, Moments
+from fastinn.embed import memory
+from fastinn.embed.pairing import check_keys
 
 
 @pytest.fixture
@@ -60,3 +62,127 @@ def test_unequal_numbers_of_rows_are_named():
     keys = torch.arange(12).view(4, 3)
     with pytest.raises(ValueError, match="a has 4 rows and b has 3"):
         check_keys({"a": keys, "b": keys[:3]})
+
+
+def equal_blocks(one, other):
+    assert one.position == other.position
+    assert one.places == other.places
+    assert torch.equal(one.keys, other.keys)
+    assert one.rows.keys() == other.rows.keys()
+    assert all(torch.equal(rows, other.rows[view]) for view, rows in one.rows.items())
+
+
+@pytest.mark.parametrize("level", ["token", "word", "sentence", "cls"])
+@pytest.mark.parametrize("size", [1, 20, 50])
+@pytest.mark.parametrize("split", [None, "train"])
+def test_resumed_blocks_are_the_same_bit_for_bit(seeds, corpus, level, size, split):
+    encoders = {
+        str(i): Encoder(folder, layers=[0, 3], level=level) for i, folder in enumerate(seeds)
+    }
+    stream = fastinn.stream(
+        encoders, corpus.split(split) if split else corpus, tokens_per_block=size
+    )
+    blocks = list(stream)
+    for i, block in enumerate(blocks):
+        rest = list(stream.blocks(block.position))
+        assert len(rest) == len(blocks) - i - 1
+        for resumed, expected in zip(rest, blocks[i + 1 :], strict=True):
+            equal_blocks(resumed, expected)
+    assert blocks[-1].position.row == sum(len(block.keys) for block in blocks)
+
+
+def test_a_block_may_begin_inside_a_document(encoders, corpus):
+    blocks = list(fastinn.stream(encoders, corpus, tokens_per_block=20))
+    assert any(block.position.window for block in blocks)
+
+
+def test_models_that_do_not_fit_take_turns_and_change_nothing(encoders, corpus, monkeypatch):
+    stream = fastinn.stream(encoders, corpus, tokens_per_block=20)
+    together = list(stream)
+    held = []
+    for name, encoder in encoders.items():
+        encoder.release()
+        spy = encoder.encode_windows
+        monkeypatch.setattr(
+            encoder,
+            "encode_windows",
+            lambda windows, spy=spy, name=name: (
+                held.append((name, [n for n, e in encoders.items() if e.model.is_loaded])),
+                spy(windows),
+            )[1],
+        )
+    one = encoders["seed-0"]
+    block = 20 * 2 * one.bytes_per_row
+    assert one.model.nbytes * 2 > 6 * block
+    monkeypatch.setattr(memory, "available", lambda device: 6 * block)
+    for block, expected in zip(stream, together, strict=True):
+        equal_blocks(block, expected)
+    # Three blocks of one seed, three of the other; never both models at once.
+    assert [name for name, _ in held[:6]] == ["seed-0"] * 3 + ["seed-1"] * 3
+    assert all(loaded in ([], [name]) for name, loaded in held)
+    assert not any(e.model.is_loaded for e in encoders.values())
+
+
+def test_text_is_tokenised_once_for_seeds_that_share_a_tokenizer(encoders, corpus, monkeypatch):
+    calls = []
+    for name, encoder in encoders.items():
+        spy = encoder.tokens.by_document
+        monkeypatch.setattr(
+            encoder.tokens,
+            "by_document",
+            lambda documents, spy=spy, name=name: (calls.append(name), spy(documents))[1],
+        )
+    list(fastinn.stream(encoders, corpus))
+    assert calls == ["seed-0"]
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory):
+    """Folders of two models that cut words in different ways."""
+    folder = tmp_path_factory.mktemp("strangers")
+    return {name: make_family(folder / name, name) for name in ("bert", "roberta")}
+
+
+@pytest.mark.parametrize("level", ["word", "sentence", "cls"])
+def test_different_tokenizers_are_paired_by_key(strangers, level):
+    texts = [*TEXTS, "one \ufffd two"]
+    encoders = {n: Encoder(f, layers=[0, 3], level=level) for n, f in strangers.items()}
+    stream = fastinn.stream(encoders, Corpus.from_texts(texts), tokens_per_block=40)
+    blocks = list(stream)
+    assert len(blocks) > 2
+    keys = torch.cat([block.keys for block in blocks])
+    alone = {name: encoder.encode(texts) for name, encoder in encoders.items()}
+    lacking = level == "word"  # BERT drops the sign in the last text, the bytes of RoBERTa do not
+    assert stream.left_out == {"bert": 0, "roberta": int(lacking)}
+    assert torch.equal(keys, alone["bert"].keys)
+    of_roberta = alone["roberta"].rows[3]
+    if lacking:
+        of_roberta = torch.cat([of_roberta[:-2], of_roberta[-1:]])
+    rows = {n: torch.cat([block.rows[n, 3] for block in blocks]) for n in encoders}
+    torch.testing.assert_close(rows["bert"], alone["bert"].rows[3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows["roberta"], of_roberta, atol=1e-5, rtol=0)
+
+
+def test_different_levels_are_refused(seeds, corpus):
+    encoders = {lv: Encoder(seeds[0], layers=[0], level=lv) for lv in ("token", "word")}
+    with pytest.raises(ValueError, match="token reads level 'token' and word reads 'word'"):
+        fastinn.stream(encoders, corpus)
+
+
+def test_places_are_those_of_the_documents(encoders, corpus):
+    places = {document.number: document.place for document in corpus}
+    for block in fastinn.stream(encoders, corpus, tokens_per_block=20):
+        assert block.places == {n: places[n] for n in block.documents.unique().tolist()}
+
+
+def test_stalls_are_a_share(encoders, corpus):
+    stream = fastinn.stream(encoders, corpus, tokens_per_block=20)
+    assert stream.stall_share == 0
+    list(stream)
+    assert 0 < stream.stall_share < 1
+
+
+def test_a_stream_that_is_left_can_be_read_again(encoders, corpus):
+    stream = fastinn.stream(encoders, corpus, tokens_per_block=20)
+    first = next(iter(stream))
+    equal_blocks(next(iter(stream)), first)

@@ -1,0 +1,169 @@
+"""A pretrained encoder whose weights are loaded when they are needed, and let go again."""
+
+import copy
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from fastinn.embed._quiet import quiet_transformers
+
+
+class Model:
+    """A Hugging Face encoder by name; its structure is known before its weights are loaded.
+
+    Args:
+        source: Hub id or local folder.
+        revision: Commit, tag or branch on the hub.
+        device: Where it runs.
+        dtype: What it computes in.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+
+    def __init__(
+        self, source: str, revision: str | None, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.source, self.revision, self.device, self.dtype = source, revision, device, dtype
+        self.attention: str | None = None
+        with loading(source):
+            self.config: PreTrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
+        with torch.device("meta"), quiet_transformers():
+            self._outline = _without_pooler(AutoModel.from_config(copy.deepcopy(self.config)))
+        self.n_layers = len(blocks_of(self._outline))
+        self._loaded: PreTrainedModel | None = None
+        self._fingerprint: str | None = None
+
+    @property
+    def commit(self) -> str | None:
+        """Commit on the hub; ``None`` for a local folder."""
+        return getattr(self.config, "_commit_hash", None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the weights take when they are loaded."""
+        return sum(weight.numel() for weight in self._outline.parameters()) * self.dtype.itemsize
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights are held."""
+        return self._loaded is not None
+
+    @property
+    def first_position(self) -> int:
+        """Index of the first position; RoBERTa's positions start behind its padding index."""
+        positions = getattr(getattr(self._outline, "embeddings", None), "position_embeddings", None)
+        padding = getattr(positions, "padding_idx", None)
+        return 0 if padding is None else padding + 1
+
+    @property
+    def longest_window(self) -> int:
+        """Positions of the longest window that the model can read."""
+        return int(self.config.max_position_embeddings) - self.first_position
+
+    def resolve(self, layers: Sequence[int], first: int = 0) -> list[int]:
+        """Return ``layers`` in order, counted from the embeddings up, or name what there is.
+
+        Args:
+            layers: Layers, negative ones counted from the end.
+            first: The first that can be read.
+
+        Raises:
+            ValueError: If there is no such layer, or none is asked for.
+        """
+        n = self.n_layers
+        found = sorted({layer + n + 1 if layer < 0 else layer for layer in layers})
+        if not found or found[0] < first or found[-1] > n:
+            lowest = f"{first}{'' if first else ' (embeddings)'}"
+            raise ValueError(
+                f"layers is {list(layers)}, but {self.source} has layers {lowest} to {n}"
+            )
+        return found
+
+    def module(self) -> PreTrainedModel:
+        """Return the model itself, loaded if it is not yet.
+
+        Raises:
+            ValueError: If its weights cannot be read.
+        """
+        if self._loaded is None:
+            self._loaded = self._load(self.dtype)
+            nn.Module.to(self._loaded, self.device)
+        return self._loaded
+
+    def release(self) -> None:
+        """Let go of the weights; they are loaded again when they are needed."""
+        self._loaded = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def fingerprint(self) -> str:
+        """Hash of the float32 weights, 32 hexadecimal digits, whatever the model computes in."""
+        if self._fingerprint is None:
+            is_whole = self.is_loaded and self.dtype == torch.float32
+            self._fingerprint = weights_hash(
+                self.module() if is_whole else self._load(torch.float32)
+            )
+        return self._fingerprint
+
+    def _load(self, dtype: torch.dtype) -> PreTrainedModel:
+        # A config of its own: one model's choice of attention would change that of another.
+        options: dict[str, Any] = {"config": copy.deepcopy(self.config), "dtype": dtype}
+        if self.attention is not None:
+            options["attn_implementation"] = self.attention
+        # A checkpoint pretrained as a language model has a head that is not wanted and may lack
+        # the pooler, which is never run here; transformers reports both at length.
+        with loading(self.source):
+            model = AutoModel.from_pretrained(
+                self.source, revision=self.commit or self.revision, **options
+            )
+        return _without_pooler(model).eval()
+
+
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Find the Transformer layers of ``model``, which every family names otherwise."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+            return module
+    raise ValueError(
+        f"{type(model).__name__} has no list of layers to read; give a BERT-like model"
+    )
+
+
+@contextmanager
+def loading(source: str) -> Iterator[None]:
+    """Turn whatever keeps ``source`` from being loaded into a ``ValueError`` that names it."""
+    if source.startswith((".", "/", "~")) and not Path(source).is_dir():
+        raise ValueError(f"there is no model folder {source}; give a hub id or a folder")
+    try:
+        with quiet_transformers():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"model {source} cannot be loaded ({reason}); give a hub id or the folder of a "
+            "Hugging Face encoder"
+        ) from error
+
+
+def _without_pooler(model: PreTrainedModel) -> PreTrainedModel:
+    """Drop the pooler: random where the checkpoint lacks one, so no part of the fingerprint."""
+    if hasattr(model, "pooler"):
+        model.pooler = None  # type: ignore[assignment]
+    return model
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """Return a hash of the weights, 32 hexadecimal digits."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name, weight in model.state_dict().items():
+        whole.update(name.encode())
+        whole.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()
