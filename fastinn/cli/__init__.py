@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 import fastinn
-from fastinn.cli import align, compare, demo, doctor, finetune, sanity, seeds, stitch
+from fastinn.cli import align, attention, compare, demo, doctor, finetune, sanity, seeds, stitch
 from fastinn.cli._terminal import complain
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(align.align)
 app.command()(sanity.sanity)
+app.command()(attention.attention)
 app.command()(finetune.finetune)
 app.command()(stitch.stitch)
 app.command()(doctor.doctor)

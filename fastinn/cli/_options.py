@@ -1,14 +1,17 @@
 """Options that commands share, and what becomes of them."""
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
 
 from fastinn.align import INN
 from fastinn.embed import Corpus, Encoder
+
+Reader = TypeVar("Reader")
 
 INN_STEPS = INN().max_steps
 
@@ -49,6 +52,14 @@ def encoder(model: str, layers: str) -> Encoder:
 def name(model: str) -> str:
     """Return what results call a model: the last part of its id or folder."""
     return Path(model).name
+
+
+def by_name(models: Sequence[str], load: Callable[[str], Reader]) -> dict[str, Reader]:
+    """Load each model under its name, or say that two have the same one."""
+    loaded = {name(model): load(model) for model in models}
+    if len(loaded) < len(models):
+        raise ValueError(f"two models have the same name in {', '.join(models)}; rename a folder")
+    return loaded
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -81,7 +81,7 @@ def test_nothing_depends_on_what_stands_beside_it(pair):
 
 def test_long_texts_are_cut(pair):
     (batch,) = pair[0].batches([" ".join(TEXTS)])
-    assert batch.ids.shape == (1, 16)
+    assert batch.attended.shape == (1, 16)
 
 
 def test_rows_can_be_bounded(pair):
