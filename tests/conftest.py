@@ -26,3 +26,18 @@ def stranger(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("stranger")
     return make_model(folder / "other", 7, make_tokenizer(WORDS[::-1]))
+
+
+@pytest.fixture(scope="session")
+def classifiers(seeds, tmp_path_factory):
+    """Folders of the two tiny BERTs, fine-tuned on the same labels."""
+    from labelled_texts import make_labelled
+
+    from fastinn.embed.finetune import FinetuneConfig, finetune
+
+    folder = tmp_path_factory.mktemp("classifiers")
+    config = FinetuneConfig(epochs=4, batch=16, lr=5e-3, precision="exact")
+    return [
+        str(finetune(seed, make_labelled(400), folder / f"tuned-{i}", config=config))
+        for i, seed in enumerate(seeds)
+    ]

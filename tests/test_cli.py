@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from labelled_texts import make_labelled
 from tiny_seeds import make_texts
 from typer.testing import CliRunner
 
@@ -13,6 +14,9 @@ COMMANDS = [
     "demo",
     "compare",
     "align",
+    "attention",
+    "finetune",
+    "stitch",
     "sanity",
     "doctor",
     "seeds",
@@ -96,6 +100,50 @@ def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
     assert aligner.n_features_in_ == 16
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    for name, n, seed in (("train", 200, 1), ("dev", 40, 2)):
+        made = make_labelled(n, seed)
+        rows = (f"{t}\t{label}\n" for t, label in zip(made.texts, made.labels, strict=True))
+        (folder / f"{name}.tsv").write_text("".join(rows))
+    return folder
+
+
+def test_finetune_then_stitch(run, seeds, labelled, tmp_path):
+    tuned = []
+    for seed in seeds:
+        tuned.append(tmp_path / f"tuned-{seed[-1]}")
+        options = ["--data", labelled / "train.tsv", "--out", tuned[-1], "--lr", 5e-3, "--json"]
+        code, stdout, _ = run("finetune", seed, *options)
+        assert code == 0
+        assert json.loads(stdout)["classes"] == ["bad", "good"]
+    out = tmp_path / "stitched"
+    data = ["--data", labelled / "dev.tsv", "--train-data", labelled / "train.tsv"]
+    chosen = ["--layers", "0,-1", "--methods", "none,linear,inn"]
+    code, stdout, _ = run("stitch", *tuned, *data, *chosen, "--out", out, *QUICK)
+    assert code == 0
+    results = json.loads(stdout)
+    assert results == json.loads((out / "results.json").read_text())
+    assert [(r["layer"], r["method"]) for r in results["stitching"]["scores"]] == [
+        (layer, method)
+        for layer in (0, 3)
+        for method in ("no map", "least squares", "INN (two-way)")
+    ]
+    assert "What stitching keeps" in (out / "report.html").read_text()
+
+
+def test_attention_writes_results_and_report(run, seeds, corpus, tmp_path):
+    out = tmp_path / "out"
+    options = ["--corpus", corpus, "--max-length", 12, "--out", out, "--json"]
+    code, stdout, _ = run("attention", *seeds, *options)
+    assert code == 0
+    results = json.loads(stdout)
+    assert results == json.loads((out / "results.json").read_text())
+    assert len(results["heads"]["similarities"]) == 4 * 6 * 6
+    assert "Attention of every head" in (out / "report.html").read_text()
+
+
 def test_doctor_lists_every_backend(run):
     code, stdout, _ = run("doctor", "--json")
     assert code == 0
@@ -134,13 +182,32 @@ MISTAKES = {
     "same name": (["compare", "{seed}", "{seed}"], "two models have the same name"),
     "layers": (["compare", "{seed}", "{seed}x", "--layers", "a"], "--layers is 'a', expected"),
     "missing corpus": (["align", "{seed}", "{seed}", "--corpus", "gone.txt"], "gone.txt is not"),
+    "no labelled file": (["finetune", "{seed}", "--data", "gone.tsv"], "gone.tsv is not a file"),
+    "no classifier": (
+        ["stitch", "{seed}", "{seed}", "--data", "{dev}"],
+        "has no trained classifier",
+    ),
+    "no such method": (
+        ["stitch", "{seed}", "{seed}", "--data", "{dev}", "--methods", "magic"],
+        "--methods is 'magic', expected one of 'none', 'procrustes'",
+    ),
+    "two texts": (
+        ["stitch", "{seed}", "{seed}", "--data", "{dev}", "--train-data", "a", "--corpus", "b"],
+        "give --train-data or --corpus, not both",
+    ),
+    "heads of a layer that is not there": (
+        ["attention", "{seed}", "{seed}x", "--layers", "0"],
+        "has layers 1 to 3",
+    ),
     "no such layer": (["align", "{seed}", "{seed}", "--layer", "9"], "layers 0 (embeddings) to 3"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_end_in_one_line_and_exit_code_2(run, seeds, tmp_path, arguments, message):
-    filled = [part.format(seed=seeds[0]) for part in arguments]
+def test_mistakes_end_in_one_line_and_exit_code_2(
+    run, seeds, labelled, tmp_path, arguments, message
+):
+    filled = [part.format(seed=seeds[0], dev=labelled / "dev.tsv") for part in arguments]
     code, _, stderr = run(*filled, "--out", tmp_path / "out")
     assert code == 2
     assert message in stderr

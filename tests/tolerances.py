@@ -77,6 +77,9 @@ SECOND_MOMENTS = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
 # float32 sums of a few hundred products, relative to the largest sum.
 FLOAT32_SUMS = 2e-6
 
+# The same model on a padded batch and on a text alone: float32 products of other shapes.
+SAME_MODEL = {"atol": 2e-5, "rtol": 2e-5}
+
 # Absolute, of states of about 1: float32 sums of a batch of another shape, layer after layer.
 HIDDEN_STATES = 1e-5
 

@@ -8,7 +8,18 @@ from typing import Any, NoReturn
 import typer
 
 import fastinn
-from fastinn.cli import align, compare, demo, doctor, sanity, seeds, store
+from fastinn.cli import (
+    align,
+    attention,
+    compare,
+    demo,
+    doctor,
+    finetune,
+    sanity,
+    seeds,
+    stitch,
+    store,
+)
 from fastinn.cli._terminal import complain
 
 app = typer.Typer(
@@ -23,6 +34,9 @@ app.command()(demo.demo)
 app.command()(compare.compare)
 app.command()(align.align)
 app.command()(sanity.sanity)
+app.command()(attention.attention)
+app.command()(finetune.finetune)
+app.command()(stitch.stitch)
 app.command()(doctor.doctor)
 
 seeds_app = typer.Typer(help="Train and list mini BERT seeds.", no_args_is_help=True)

@@ -1,14 +1,17 @@
 """Options that commands share, and what becomes of them."""
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
 
 from fastinn.align import INN
 from fastinn.embed import Corpus, Encoder
+
+Reader = TypeVar("Reader")
 
 INN_STEPS = INN().max_steps
 
@@ -22,6 +25,7 @@ CorpusFile = Annotated[
     ),
 ]
 Column = Annotated[str, typer.Option(help="Field or column that holds the text.")]
+LabelColumn = Annotated[str, typer.Option("--label", help="Field or column that holds the label.")]
 Documents = Annotated[int | None, typer.Option(help="Read only the first documents.", min=1)]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the folder holds.")]
@@ -52,6 +56,14 @@ def encoder(model: str, layers: str) -> Encoder:
 def name(model: str) -> str:
     """Return what results call a model: the last part of its id or folder."""
     return Path(model).name
+
+
+def by_name(models: Sequence[str], load: Callable[[str], Reader]) -> dict[str, Reader]:
+    """Load each model under its name, or say that two have the same one."""
+    loaded = {name(model): load(model) for model in models}
+    if len(loaded) < len(models):
+        raise ValueError(f"two models have the same name in {', '.join(models)}; rename a folder")
+    return loaded
 
 
 def numbers(text: str, option: str) -> list[int]:

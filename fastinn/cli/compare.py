@@ -16,9 +16,9 @@ from fastinn.cli._options import (
     Out,
     Overwrite,
     RandomState,
+    by_name,
     corpus_of,
     encoder,
-    name,
     numbers,
     processors,
 )
@@ -62,9 +62,7 @@ def compare(
     Example: fastinn compare google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """
     folder = RunFolder(out, overwrite=overwrite)
-    encoders = {name(model): encoder(model, layers) for model in models}
-    if len(encoders) < len(models):
-        raise ValueError(f"two models have the same name in {', '.join(models)}; rename a folder")
+    encoders = by_name(models, lambda model: encoder(model, layers))
     how = Comparison(
         cells=cells.value,
         network_layers=numbers(networks, "--networks") if networks else (),

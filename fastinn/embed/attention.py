@@ -52,7 +52,7 @@ class AttentionEncoder(Source):
         )
         self.model.attention = "eager"  # the only one that has probabilities to show
         wanted = range(1, self.n_layers + 1) if layers == "all" else layers
-        self._layers = self._resolve(wanted, 1)
+        self._layers = self.model.resolve(wanted, 1)
         self.n_heads = int(self.model.config.num_attention_heads)
         self.layers = [(layer, head) for layer in self._layers for head in range(self.n_heads)]
 

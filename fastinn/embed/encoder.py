@@ -69,7 +69,7 @@ class Encoder(Source):
             dtype=fast_dtype if precision == "fast" else torch.float32,
             revision=revision,
         )
-        self.layers = self._resolve(range(self.n_layers + 1) if layers == "all" else layers, 0)
+        self.layers = self.model.resolve(range(self.n_layers + 1) if layers == "all" else layers, 0)
         self._packs = can_pack(self.model.config, self.device, self.dtype)
         if self._packs:
             self.model.attention = ATTENTION

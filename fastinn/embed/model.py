@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ class Model:
     ) -> None:
         self.source, self.revision, self.device, self.dtype = source, revision, device, dtype
         self.attention: str | None = None
-        self.config = _config(source, revision)
+        with loading(source):
+            self.config: PreTrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
         with torch.device("meta"), quiet_transformers():
             self._outline = _without_pooler(AutoModel.from_config(copy.deepcopy(self.config)))
         self.n_layers = len(blocks_of(self._outline))
@@ -65,6 +68,25 @@ class Model:
         """Positions of the longest window that the model can read."""
         return int(self.config.max_position_embeddings) - self.first_position
 
+    def resolve(self, layers: Sequence[int], first: int = 0) -> list[int]:
+        """Return ``layers`` in order, counted from the embeddings up, or name what there is.
+
+        Args:
+            layers: Layers, negative ones counted from the end.
+            first: The first that can be read.
+
+        Raises:
+            ValueError: If there is no such layer, or none is asked for.
+        """
+        n = self.n_layers
+        found = sorted({layer + n + 1 if layer < 0 else layer for layer in layers})
+        if not found or found[0] < first or found[-1] > n:
+            lowest = f"{first}{'' if first else ' (embeddings)'}"
+            raise ValueError(
+                f"layers is {list(layers)}, but {self.source} has layers {lowest} to {n}"
+            )
+        return found
+
     def module(self) -> PreTrainedModel:
         """Return the model itself, loaded if it is not yet.
 
@@ -86,7 +108,9 @@ class Model:
         """Hash of the float32 weights, 32 hexadecimal digits, whatever the model computes in."""
         if self._fingerprint is None:
             is_whole = self.is_loaded and self.dtype == torch.float32
-            self._fingerprint = _hash(self.module() if is_whole else self._load(torch.float32))
+            self._fingerprint = weights_hash(
+                self.module() if is_whole else self._load(torch.float32)
+            )
         return self._fingerprint
 
     def _load(self, dtype: torch.dtype) -> PreTrainedModel:
@@ -94,15 +118,12 @@ class Model:
         options: dict[str, Any] = {"config": copy.deepcopy(self.config), "dtype": dtype}
         if self.attention is not None:
             options["attn_implementation"] = self.attention
-        try:
-            # A checkpoint pretrained as a language model has a head that is not wanted and may
-            # lack the pooler, which is never run here; transformers reports both at length.
-            with quiet_transformers():
-                model = AutoModel.from_pretrained(
-                    self.source, revision=self.commit or self.revision, **options
-                )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise _cannot_load(self.source, error) from error
+        # A checkpoint pretrained as a language model has a head that is not wanted and may lack
+        # the pooler, which is never run here; transformers reports both at length.
+        with loading(self.source):
+            model = AutoModel.from_pretrained(
+                self.source, revision=self.commit or self.revision, **options
+            )
         return _without_pooler(model).eval()
 
 
@@ -116,22 +137,20 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     )
 
 
-def _config(source: str, revision: str | None) -> PreTrainedConfig:
+@contextmanager
+def loading(source: str) -> Iterator[None]:
+    """Turn whatever keeps ``source`` from being loaded into a ``ValueError`` that names it."""
     if source.startswith((".", "/", "~")) and not Path(source).is_dir():
         raise ValueError(f"there is no model folder {source}; give a hub id or a folder")
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise _cannot_load(source, error) from error
-
-
-def _cannot_load(source: str, error: Exception) -> ValueError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ValueError(
-        f"model {source} cannot be loaded ({reason}); give a hub id or the folder of a "
-        "Hugging Face encoder"
-    )
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"model {source} cannot be loaded ({reason}); give a hub id or the folder of a "
+            "Hugging Face encoder"
+        ) from error
 
 
 def _without_pooler(model: PreTrainedModel) -> PreTrainedModel:
@@ -141,7 +160,8 @@ def _without_pooler(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _hash(model: PreTrainedModel) -> str:
+def weights_hash(model: PreTrainedModel) -> str:
+    """Return a hash of the weights, 32 hexadecimal digits."""
     whole = hashlib.blake2b(digest_size=16)
     for name, weight in model.state_dict().items():
         whole.update(name.encode())

@@ -19,6 +19,7 @@ from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.corpus import Corpus
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_WARMUP = 1 / 20
 _UNSCORED = -100  # cross_entropy's own mark for positions that carry no loss
 
 
@@ -160,7 +161,7 @@ def _train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
-    schedule = LambdaLR(optimizer, lambda step: _schedule(step, config.steps))
+    schedule = LambdaLR(optimizer, lambda step: linear_decay(step, config.steps, _WARMUP))
     generator = torch.Generator().manual_seed(seed)
     bar = tqdm(_batches(windows, config, generator), f"seed {seed}", config.steps, disable=None)
     for step, batch in enumerate(bar):
@@ -194,9 +195,15 @@ def _bert_config(tokenizer: BertTokenizer, config: PretrainConfig) -> BertConfig
     )
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Warm up over a twentieth of the steps, then fall linearly to zero."""
-    warm = max(1, steps // 20)
+def linear_decay(step: int, steps: int, warmup: float) -> float:
+    """Return the learning rate over its peak: a linear rise, then a linear fall to zero.
+
+    Args:
+        step: Counted from 0.
+        steps: How many there are.
+        warmup: Share of them over which the rate rises.
+    """
+    warm = max(1, int(steps * warmup))
     return min((step + 1) / warm, (steps - step) / (steps - warm + 1))
 
 

@@ -125,14 +125,3 @@ class Source(ABC):
 
         At levels of :attr:`BY_DOCUMENT` all windows of a document have to be there.
         """
-
-    def _resolve(self, layers: Sequence[int], first: int) -> list[int]:
-        """Return ``layers`` in order, counted from the embeddings up, or name what there is."""
-        n = self.n_layers
-        found = sorted({layer + n + 1 if layer < 0 else layer for layer in layers})
-        if not found or found[0] < first or found[-1] > n:
-            lowest = f"{first}{'' if first else ' (embeddings)'}"
-            raise ValueError(
-                f"layers is {list(layers)}, but {self.source} has layers {lowest} to {n}"
-            )
-        return found

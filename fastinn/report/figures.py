@@ -110,7 +110,7 @@ def pair_heat_map(results: Results, method: str) -> go.Figure:
     z = np.full((len(views), len(views)), np.nan, dtype=np.float32)
     for (source, target, source_layer, target_layer), r2 in scores.items():
         z[position[source, source_layer], position[target, target_layer]] = r2
-    labels = [f"{_label(name)} layer {layer}" for name, layer in views]
+    labels = [f"{_label(name)} {_place(layer)}" for name, layer in views]
     trace = _colour_trace(z, labels, labels)
     trace.hovertemplate = "%{y}<br>→ %{x}<br>R² %{z:.3f}<extra></extra>"
     figure = _heat_map(
@@ -244,6 +244,11 @@ def _views(results: Results, scores: Iterable[tuple[str, str, int, int]]) -> lis
 def _label(name: str) -> str:
     """Escape a name: plotly reads tags in every text it draws."""
     return html.escape(str(name))
+
+
+def _place(layer: Any) -> str:
+    """Put a layer, or a layer and a head of it, in words."""
+    return f"layer {layer[0]} head {layer[1]}" if isinstance(layer, tuple) else f"layer {layer}"
 
 
 def _short(name: str, length: int = 16) -> str:

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from fastinn._saved import write_whole
-from fastinn.report import figures
-from fastinn.report.tables import Results, decimal, fits, method_rows, sentences
+from fastinn.report import figures, study_figures
+from fastinn.report.tables import Results, decimal, fits, method_rows, sentences, summarise
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def _render(results: Results) -> str:
         lstrip_blocks=True,
     )
     environment.filters["decimal"] = decimal
+    environment.filters["mean"] = lambda values: summarise(values).mean
     found = fits(results)
     rows = method_rows(found)
     return environment.get_template("template.html").render(
@@ -91,6 +92,8 @@ def _sections(results: Results) -> dict[str, list[Panel]]:
             *_similarity_panels(results),
             *_block_panels(results),
         ],
+        "Head by head": _head_panels(results),
+        "Stitching": _stitching_panels(results),
         "Pair by pair": _pair_panels(results),
         "Training": _training_panels(results),
     }
@@ -136,6 +139,35 @@ def _similarity_panels(results: Results) -> Iterator[Panel]:
             {measure: figures.similarity_heat_map(results, measure) for measure in measures},
             "Measure",
         )
+
+
+def _head_panels(results: Results) -> list[Panel]:
+    heads = results.get("heads", {})
+    names = [*_named(heads, "scores", "method"), *_named(heads, "similarities", "measure")]
+    if not names:
+        return []
+    maps = Panel(
+        "Attention of every head with every other",
+        "Each block is one pair of models, its heads counted from the top left corner, layer by "
+        "layer. Heads share the length of a window in any case: compare with the baseline.",
+        {name: study_figures.head_heat_map(results, name) for name in names},
+        "Method or measure",
+        shown="linear CKA",
+    )
+    return [maps]
+
+
+def _stitching_panels(results: Results) -> list[Panel]:
+    if not results.get("stitching", {}).get("scores"):
+        return []
+    curves = Panel(
+        "One model up to a layer, another from there on",
+        "Where a line reaches that of the target itself, nothing the target needs was lost. Bars "
+        "are 95 % bootstrap intervals over texts.",
+        {score: study_figures.stitching_curves(results, score) for score in study_figures.SCORES},
+        "Score",
+    )
+    return [curves]
 
 
 def _pair_panels(results: Results) -> list[Panel]:

@@ -95,6 +95,38 @@ def verdict_table(verdicts: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def finetune_table(card: Mapping[str, Any]) -> Table:
+    """Show the validation scores of a fine-tuned classifier, an epoch a row."""
+    table = _table("Validation scores", "epoch", "loss", "accuracy", "commonest class")
+    for epoch, scores in enumerate(card["history"], start=1):
+        kept = " (kept)" if epoch == card["best_epoch"] else ""
+        shares = (f"{scores['accuracy']:.1%}", f"{card['majority_accuracy']:.1%}")
+        table.add_row(f"{epoch}{kept}", f"{scores['loss']:.3f}", *shares)
+    return table
+
+
+def stitching_table(results: Results) -> Table:
+    """Show what stitching keeps, beside both models by themselves, a layer and method a row."""
+    found = results["stitching"]
+    table = _table(
+        f"Held-out scores on {found['data']['texts']} texts, 95 % intervals",
+        "layer",
+        "method",
+        "accuracy",
+        "agreement",
+        "kept",
+        "R2",
+    )
+    base = found["baseline"]
+    table.add_row("", "commonest class", f"{base['accuracy']:.1%}", f"{base['agreement']:.1%}")
+    for role, scores in found["own"].items():
+        table.add_row("", f"{role} itself", *map(_span, scores.values()))
+    for record in found["scores"]:
+        spans = (_span(record[name]) for name in ("accuracy", "agreement", "kept"))
+        table.add_row(str(record["layer"]), record["method"], *spans, decimal(record["r2"], 2))
+    return table
+
+
 def findings_table(findings: Mapping[str, Any]) -> Table:
     """Show nested findings, a row each."""
     table = _table("fastinn doctor", "what", "found")
@@ -113,6 +145,10 @@ def _table(title: str, first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify="left" if first == "what" else "right")
     return table
+
+
+def _span(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:.1%} ({interval['low']:.1%} to {interval['high']:.1%})"
 
 
 def _score(value: float | None) -> str:

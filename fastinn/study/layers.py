@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fastinn.align import CCA, INN, PWCCA, SVCCA, MLPMap, PairScores, all_pairs
 from fastinn.align.moment import Factors
-from fastinn.embed import Corpus, Encoder, stream
+from fastinn.embed import Corpus, Source, stream
 from fastinn.embed.corpus import SPLITS, Split
 from fastinn.embed.stream import views_of
 from fastinn.metrics import (
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def compare(
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, Source],
     corpus: Corpus,
     how: Comparison,
     *,
@@ -133,7 +133,7 @@ def compare(
 
 
 def _parts(
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, Source],
     how: Comparison,
     passes: dict[Split, Pass],
     networks: list[Pair],
@@ -301,7 +301,7 @@ def _similarity(measure: str, a: View, b: View, value: float, null: float) -> Re
     return {"measure": measure, **places, "value": value, "null": null}
 
 
-def _cells(encoders: Mapping[str, Encoder], cells: str) -> Iterator[Pair]:
+def _cells(encoders: Mapping[str, Source], cells: str) -> Iterator[Pair]:
     """Yield the cells of the linear family; each holds both directions."""
     for a, b in combinations(encoders, 2):
         for i, j in product(encoders[a].layers, encoders[b].layers):
@@ -309,7 +309,7 @@ def _cells(encoders: Mapping[str, Encoder], cells: str) -> Iterator[Pair]:
                 yield (a, i), (b, j)
 
 
-def _network_pairs(encoders: Mapping[str, Encoder], layers: Sequence[int]) -> list[Pair]:
+def _network_pairs(encoders: Mapping[str, Source], layers: Sequence[int]) -> list[Pair]:
     """Return the same-layer pairs of views that networks are trained on."""
     pairs = []
     for layer in layers:
@@ -326,7 +326,7 @@ def _network_pairs(encoders: Mapping[str, Encoder], layers: Sequence[int]) -> li
     return pairs
 
 
-def moments_size(encoders: Mapping[str, Encoder], cells: str) -> MomentsSize:
+def moments_size(encoders: Mapping[str, Source], cells: str) -> MomentsSize:
     """Return what the moments of all splits will take, before any text is read."""
     n_features = views_of(encoders)
     sizes = [
@@ -337,7 +337,7 @@ def moments_size(encoders: Mapping[str, Encoder], cells: str) -> MomentsSize:
 
 
 def _passes(
-    encoders: Mapping[str, Encoder], corpus: Corpus, how: Comparison, networks: list[Pair]
+    encoders: Mapping[str, Source], corpus: Corpus, how: Comparison, networks: list[Pair]
 ) -> dict[Split, Pass]:
     sampled = dict.fromkeys(view for pair in networks for view in pair)
     return {
@@ -355,7 +355,7 @@ def _passes(
 
 
 def _header(
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, Source],
     corpus: Corpus,
     how: Comparison,
     passes: dict[Split, Pass],
@@ -376,7 +376,7 @@ def _header(
             "tokens": {split: int(done.moments.count) for split, done in passes.items()},
             "null_same_document": {s: passes[s].same_document for s in _WITH_NULL},
         },
-        "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": versions(),
         "settings": {
             "cells": how.cells,
             "network rows": how.max_rows,
@@ -386,7 +386,12 @@ def _header(
     }
 
 
-def _model(name: str, encoder: Encoder) -> Record:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the libraries that results depend on."""
+    return {"python": python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def _model(name: str, encoder: Source) -> Record:
     return {
         "name": name,
         "source": encoder.source,

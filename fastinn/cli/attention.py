@@ -1,0 +1,71 @@
+"""``fastinn attention``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastinn.align import INN, MLPMap
+from fastinn.cli._options import (
+    INN_STEPS,
+    AsJson,
+    Column,
+    CorpusFile,
+    Documents,
+    Out,
+    Overwrite,
+    RandomState,
+    by_name,
+    command_line,
+    corpus_of,
+    numbers,
+    processors,
+)
+from fastinn.cli._terminal import say, show
+from fastinn.embed import AttentionEncoder
+from fastinn.report import terminal
+from fastinn.report.folder import RunFolder
+from fastinn.study.attention import compare_attention
+from fastinn.study.layers import Comparison
+
+
+def attention(
+    models: Annotated[list[str], typer.Argument(help="Hub ids or folders, two or more.")],
+    corpus: CorpusFile = None,
+    column: Column = "text",
+    documents: Documents = None,
+    layers: Annotated[str, typer.Option(help="'all', or numbers such as 1,6,-1.")] = "all",
+    max_length: Annotated[int, typer.Option(help="Tokens a window; width of a head.", min=3)] = 32,
+    networks: Annotated[
+        str, typer.Option(help="Layers at which INN and MLP are trained; '' for none.")
+    ] = "",
+    max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = INN_STEPS,
+    random_state: RandomState = 0,
+    out: Out = Path("fastinn-attention"),
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare whom the heads of several models attend to: head by head and layer by layer.
+
+    Example: fastinn attention google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
+    """
+    folder = RunFolder(out, overwrite=overwrite)
+    encoders = by_name(models, lambda model: _encoder(model, layers, max_length))
+    how = Comparison(
+        network_layers=numbers(networks, "--networks") if networks else (),
+        inn=INN(max_steps=max_steps, random_state=random_state),
+        mlp=MLPMap(random_state=random_state),
+        n_jobs=processors(),
+    )
+    text = corpus_of(corpus, column, documents)
+    results = compare_attention(encoders, text, how, command=command_line(), save=folder.save)
+    show(results, as_json, terminal.score_table)
+    say(as_json, f"Report: {folder.report(results)}")
+
+
+def _encoder(model: str, layers: str, max_length: int) -> AttentionEncoder:
+    return AttentionEncoder(
+        model,
+        layers="all" if layers == "all" else numbers(layers, "--layers"),
+        max_length=max_length,
+    )
