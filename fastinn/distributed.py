@@ -81,7 +81,7 @@ def meeting(what: str) -> Iterator[None]:
         ) from error
 
 
-def progress(iterable: Iterable[T], label: str, **options: Any) -> Iterable[T]:
+def progress(iterable: Iterable[T], label: str, **options: Any) -> "tqdm[T]":
     """Show a progress bar on rank 0, if stderr is a terminal.
 
     Args:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,15 @@ class Source(Protocol):
 
     def batches(self, size: int, generator: torch.Generator) -> "Batches":
         """Return shuffled training rows, epoch after epoch."""
+        ...
+
+
+@runtime_checkable
+class Shuffled(Protocol):
+    """Blocks that can be read in any order, such as those of stores."""
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[Block]:
+        """Yield all blocks in an order that ``generator`` draws."""
         ...
 
 
@@ -149,7 +158,7 @@ class Streamed:
             self.validation = validation
             return
         aside = _EvenSample(VALIDATION_ROWS)
-        self.moments = _moments(self._training_rows(aside))
+        self.moments = _moments(self._training_rows(blocks, aside))
         self.validation = _of_all_ranks(aside.rows())
 
     def batches(self, size: int, generator: torch.Generator) -> Batches:
@@ -158,7 +167,7 @@ class Streamed:
 
         def epoch(generator: torch.Generator) -> Iterator[Pair]:
             held: list[Pair] = []
-            for pair in self._training_rows():
+            for pair in self._training_rows(_epoch(self._blocks, generator)):
                 held.append(pair)
                 if sum(len(x) for x, _ in held) >= capacity:
                     shuffled = _shuffled(held, generator)
@@ -168,15 +177,22 @@ class Streamed:
 
         return Batches(epoch, generator)
 
-    def _training_rows(self, aside: "_EvenSample | None" = None) -> Iterator[Pair]:
+    def _training_rows(
+        self, blocks: Iterable[Block], aside: "_EvenSample | None" = None
+    ) -> Iterator[Pair]:
         """Yield the training rows of each block and put the others into ``aside``."""
-        for x, y, documents in self._blocks:
+        for x, y, documents in blocks:
             pair = _checks.paired(x, y)
             validation = _hash(document_numbers(documents, x)) < self._share
             if aside is not None:
                 aside.add(_select(pair, validation))
             if not validation.all():
                 yield _select(pair, ~validation)
+
+
+def _epoch(blocks: Iterable[Block], generator: torch.Generator) -> Iterable[Block]:
+    """Return the blocks of one epoch, in an order of their own where they can be shuffled."""
+    return blocks.shuffled(generator) if isinstance(blocks, Shuffled) else blocks
 
 
 class _EvenSample:

@@ -11,6 +11,9 @@ from fastinn.embed.tokens import Window
 
 Level: TypeAlias = Literal["token", "word", "sentence", "cls"]
 
+BY_DOCUMENT: tuple[Level, ...] = ("word", "sentence", "cls")
+"""Levels at which blocks are of whole documents, and seeds may differ in their tokenizers."""
+
 
 @dataclass(frozen=True)
 class Layout:

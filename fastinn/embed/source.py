@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastinn.embed.corpus import Corpus, Cursor, Document
+from fastinn.embed.levels import BY_DOCUMENT
 from fastinn.embed.model import Model
 from fastinn.embed.reading import TOKENS_PER_BLOCK, Position, text_blocks
 from fastinn.embed.tokens import Tokens, Window
@@ -40,9 +41,6 @@ class Source(ABC):
         model: The model.
         tokens: Its tokenizer and window length.
     """
-
-    BY_DOCUMENT: ClassVar = ("word", "sentence", "cls")
-    """Levels at which blocks are of whole documents, and seeds may differ in their tokenizers."""
 
     level: str
     layers: Sequence[Any]
@@ -88,6 +86,11 @@ class Source(ABC):
         """Bytes of one row of all layers that are read."""
         return 4 * self.n_features * len(self.layers)
 
+    @property
+    def tokens_fingerprint(self) -> str:
+        """Hash of tokenizer and window length; seeds that share it pair token by token."""
+        return self.tokens.fingerprint()
+
     def fingerprint(self) -> str:
         """Hash of the weights, 32 hexadecimal digits."""
         return self.model.fingerprint()
@@ -115,7 +118,7 @@ class Source(ABC):
 
         At levels other than tokens, or a document more.
         """
-        whole = self.level in self.BY_DOCUMENT
+        whole = self.level in BY_DOCUMENT
         for text in text_blocks([self.tokens], corpus, Position(), tokens_per_block, whole=whole):
             yield self.encode_windows(text.windows[0])
 
@@ -123,5 +126,5 @@ class Source(ABC):
     def encode_windows(self, windows: Sequence[Window]) -> Encoded:
         """Encode token windows made by a tokenizer equal to the model's own.
 
-        At levels of :attr:`BY_DOCUMENT` all windows of a document have to be there.
+        At levels other than ``"token"`` all windows of a document have to be there.
         """

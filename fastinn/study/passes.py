@@ -1,10 +1,9 @@
 """One pass over one split of a corpus: all that the comparison of many seeds needs of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,25 +11,12 @@ from torch import Tensor
 from fastinn import distributed
 from fastinn._checkpoint import Interval, check_settings, rank_folder
 from fastinn._types import Precision
-from fastinn.embed.stream import Block, Stream
+from fastinn.embed.paired import Block, Stream, position_of
 from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
 from fastinn.study._sample import Sample
 
 View: TypeAlias = tuple[str, int]
 Record: TypeAlias = dict[str, Any]
-
-
-@runtime_checkable
-class Seekable(Protocol):
-    """A stream that is read from any place, without reading what is in front of it."""
-
-    def blocks(self, start: Any = None) -> Iterator[Any]:
-        """Yield the blocks from ``start`` on; ``block.position`` is where the next one starts."""
-        ...
-
-    def position(self, record: Record) -> Any:
-        """Make a position of what ``dataclasses.asdict`` made of it and JSON gave back."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -122,9 +108,12 @@ class _Reading:
 
     def read(self, stream: Stream, label: str, kept: "_Kept | None" = None) -> None:
         """Read on to the end."""
-        blocks = _blocks(stream, self.place)
-        for block, self.place in distributed.progress(blocks, label, unit=" blocks"):
+        start = None if self.place is None else position_of(self.place)
+        bar = distributed.progress(stream.blocks(start), label, unit=" blocks")
+        for block in bar:
             self._add(block)
+            self.place = asdict(block.position)
+            bar.set_postfix(waiting=f"{stream.stall_share:.0%}", refresh=False)
             if kept is not None and kept.interval.due():
                 kept.save(self)
         if not self.moments.n_rows:
@@ -197,18 +186,6 @@ def _resumed(reading: _Reading, stream: Stream, label: str, kept: _Kept) -> None
         kept.save(reading)
 
 
-def _blocks(stream: Stream, place: Record | None) -> Iterator[tuple[Block, Record]]:
-    """Yield the blocks from ``place`` on, each with the place behind it."""
-    if isinstance(stream, Seekable):
-        start = None if place is None else stream.position(place)
-        for block in stream.blocks(start):
-            yield block, asdict(block.position)
-        return
-    done = 0 if place is None else place["blocks"]
-    for number, block in enumerate(islice(stream, done, None), start=done + 1):
-        yield block, {"blocks": number}
-
-
 def _joined(reading: _Reading) -> Pass:
     """Join what all ranks have read; what they keep for a restart is their own part."""
     counts = torch.tensor([reading.n_same, reading.n_documents])
@@ -230,8 +207,7 @@ def _settings(
         "mispaired": mispaired,
         "sampled": [list(view) for view in sample.views],
         "max_rows": sample.max_rows,
-        "corpus": stream.corpus.name if stream.corpus is not None else None,
-        "tokens_per_block": stream.tokens_per_block,
+        **stream.identity(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fastinn.embed.corpus.document import Cursor, Document
 
@@ -25,10 +25,10 @@ class Shard:
 
     index: int
     count: int
-    stride: int
+    stride: int = 1
 
-    def holds(self, number: int) -> bool:
-        """Tell whether record ``number`` belongs to this shard."""
+    def holds(self, number: Any) -> Any:
+        """Tell whether record ``number`` belongs to this shard; of an array, each of them."""
         return number // _SHARED_OUT // self.stride % self.count == self.index
 
     def __call__(self, documents: Iterator[Document], _: Cursor) -> Iterator[Document]:

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastinn.embed.corpus.narrowing import Shard
 from fastinn.embed.store.blocks import VerifiedBlocks
 from fastinn.embed.store.layout import KEY_BYTES
-from fastinn.embed.store.shard import Shard
+from fastinn.embed.store.shard import Shard as StoredShard
 
 _FIELDS = ("document", "place", "part", "start", "length")
 
@@ -36,9 +38,26 @@ class Pieces:
         """Keep the documents with a place from ``low`` to below ``high``."""
         return self._at((low <= self.place) & (self.place < high))
 
+    def shard(self, shard: Shard) -> "Pieces":
+        """Keep the documents of one shard of the corpus."""
+        return self._at(shard.holds(self.document))
+
+    def document_of(self, row: int) -> int:
+        """Return the number of the document of row ``row``."""
+        return int(self.document[np.searchsorted(self._ends, row, side="right")])
+
+    def rows_before(self, document: int) -> int:
+        """Return how many rows documents of smaller numbers have."""
+        piece = int(np.searchsorted(self.document, document))
+        return int(self._ends[piece - 1]) if piece else 0
+
     def in_order(self) -> "Pieces":
         """Sort by document; the pieces of one keep their order."""
         return self._at(np.argsort(self.document, kind="stable"))
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum(self.length)
 
     def _at(self, chosen: NDArray) -> "Pieces":
         return Pieces(*(getattr(self, name)[chosen] for name in _FIELDS))
@@ -70,7 +89,7 @@ class Runs:
         return found
 
 
-def index(blocks: VerifiedBlocks, shards: Sequence[Shard]) -> Pieces:
+def index(blocks: VerifiedBlocks, shards: Sequence[StoredShard]) -> Pieces:
     """Read the documents of the token shards of all parts.
 
     Args:
@@ -89,7 +108,7 @@ def index(blocks: VerifiedBlocks, shards: Sequence[Shard]) -> Pieces:
     return pieces
 
 
-def _documents(blocks: VerifiedBlocks, shard: Shard, part: int) -> Pieces:
+def _documents(blocks: VerifiedBlocks, shard: StoredShard, part: int) -> Pieces:
     n, at = shard.commit.documents, shard.commit.rows * KEY_BYTES
     document, length = blocks.tensor(shard, at, (2, n), torch.int64).numpy()
     place = blocks.tensor(shard, at + 16 * n, (n,), torch.float64).numpy()
@@ -99,7 +118,10 @@ def _documents(blocks: VerifiedBlocks, shard: Shard, part: int) -> Pieces:
 
 
 def _check_table(
-    shard: Shard, document: NDArray[np.int64], length: NDArray[np.int64], place: NDArray[np.float64]
+    shard: StoredShard,
+    document: NDArray[np.int64],
+    length: NDArray[np.int64],
+    place: NDArray[np.float64],
 ) -> None:
     commit = shard.commit
     fits = (
@@ -115,7 +137,7 @@ def _check_table(
         )
 
 
-def _check_owners(pieces: Pieces, shards: Sequence[Shard]) -> None:
+def _check_owners(pieces: Pieces, shards: Sequence[StoredShard]) -> None:
     owner = np.array([shard.commit.writer for shard in shards])[pieces.part]
     same = pieces.document[1:] == pieces.document[:-1]
     shared = np.flatnonzero(same & (owner[1:] != owner[:-1]))

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from fastinn import _checks
 from fastinn.embed.corpus import SPLITS, Split
+from fastinn.embed.corpus.narrowing import Shard as Share
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.source import Encoded
 from fastinn.embed.store.blocks import VerifiedBlocks
 from fastinn.embed.store.contents import check_complete, check_listing
 from fastinn.embed.store.files import files_at
 from fastinn.embed.store.header import StoreHeader, load_header
-from fastinn.embed.store.index import Runs, index
+from fastinn.embed.store.index import Pieces, Runs, index
 from fastinn.embed.store.journal import Journal, load_journal
 from fastinn.embed.store.layout import DTYPES, KEY_BYTES
 from fastinn.embed.store.shard import Shard
@@ -32,6 +33,9 @@ class EmbeddingStore:
     Args:
         path: Folder of the store, or a URL that fsspec opens, such as ``s3://bucket/store``.
         unfinished: Read what is committed of a store whose writers are not done.
+
+    Attributes:
+        name: Of its corpus, or of a split of it.
 
     Raises:
         FileNotFoundError: If there is no store.
@@ -55,6 +59,7 @@ class EmbeddingStore:
             layer: [Shard(self.header, commit, layer) for commit in commits]
             for layer in (None, *self.layers)
         }
+        self.name = self.header.corpus
         self._pieces = index(self._blocks, self._shards[None])
         self._runs = Runs(self._pieces)
 
@@ -84,6 +89,20 @@ class EmbeddingStore:
         return self.header.tokenizer
 
     @property
+    def source(self) -> str:
+        """Hub id or folder of the model."""
+        return self.header.model
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of the model on the hub; ``None`` for a local folder."""
+        return self.header.revision
+
+    def fingerprint(self) -> str:
+        """Hash of the model's weights."""
+        return self.header.weights
+
+    @property
     def finished(self) -> bool:
         """Whether all writers have closed their shares."""
         return all(journal.finished for journal in self.journals)
@@ -95,10 +114,19 @@ class EmbeddingStore:
     def split(self, split: Split) -> Self:
         """Keep the documents of one split, decided by the place that was stored with each."""
         _checks.one_of(split, tuple(SPLITS), "split")
-        narrowed = copy.copy(self)
-        narrowed._pieces = self._pieces.within(*SPLITS[split])
-        narrowed._runs = Runs(narrowed._pieces)
-        return narrowed
+        return self._of(self._pieces.within(*SPLITS[split]), f"{self.name}/{split}")
+
+    def shard(self, index: int, count: int) -> Self:
+        """Keep the documents of one of ``count`` shards, as :meth:`Corpus.shard` deals them."""
+        return self._of(self._pieces.shard(Share(index, count)), self.name)
+
+    def document_of(self, row: int) -> int:
+        """Return the number of the document that row ``row`` of the reading order belongs to."""
+        return self._pieces.document_of(row)
+
+    def rows_before(self, document: int) -> int:
+        """Return how many rows come before those of document ``document``, held or not."""
+        return self._pieces.rows_before(document)
 
     def resolve(self, layers: Sequence[int] | None) -> list[int]:
         """Return layers as non-negative numbers in ascending order; see :meth:`read`."""
@@ -145,6 +173,11 @@ class EmbeddingStore:
         _checks.at_least(rows_per_block, 1, "rows_per_block")
         for start in range(0, len(self), rows_per_block):
             yield self.read(start, min(start + rows_per_block, len(self)), layers)
+
+    def _of(self, pieces: Pieces, name: str) -> Self:
+        narrowed = copy.copy(self)
+        narrowed.name, narrowed._pieces, narrowed._runs = name, pieces, Runs(pieces)
+        return narrowed
 
     def _gather(
         self,
