@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -56,8 +57,7 @@ def started() -> Iterator[None]:
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with meeting("joining the other ranks"):
-        backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=_timeout()))
+        _join("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timedelta(seconds=_timeout()))
     yield
     # Not after an error: peers that do not answer would hold it up, and the process ends anyway.
     dist.destroy_process_group()
@@ -206,6 +206,16 @@ def all_equal(value: Any, what: str) -> None:
 def share_of(n: int) -> int:
     """Return how many of ``n`` things fall to this rank: equally many but for the remainder."""
     return n // world_size() + (rank() < n % world_size())
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    store, own_rank, n_ranks = next(rendezvous("env://", timeout=timeout))
+    # The launcher's store outlives a restart: addresses of ranks that are gone must not be found.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"fastinn-{attempt}", store)
+    dist.init_process_group(
+        backend, store=store, rank=own_rank, world_size=n_ranks, timeout=timeout
+    )
 
 
 def _is_started() -> bool:
