@@ -76,3 +76,7 @@ SECOND_MOMENTS = {"exact": 1e-12, "high": 2e-6, "fast": 1e-3}
 
 # float32 sums of a few hundred products, relative to the largest sum.
 FLOAT32_SUMS = 2e-6
+
+# Round a cycle of float32 flows, in standard deviations: a few roundings a coupling, grown by the
+# condition of the linear layers.
+CYCLE = 1e-4

@@ -121,7 +121,7 @@ def test_a_choice_of_views_and_the_kind_of_the_rows():
 
 
 def test_consensus_is_what_the_views_predict():
-    views, common = planted()
+    views, _ = planted()
     fitted = GCCA(3).fit(views)
     found = fitted.consensus(views)
     np.testing.assert_allclose(found.T @ found / len(found), np.eye(3), atol=MOMENTS)
