@@ -1,8 +1,9 @@
 """Options that commands share, and what becomes of them."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
@@ -11,6 +12,8 @@ from fastinn.align import INN
 from fastinn.embed import Corpus, Encoder
 
 INN_STEPS = INN().max_steps
+
+Item = TypeVar("Item")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results instead.")]
 CorpusFile = Annotated[
@@ -52,7 +55,28 @@ def name(model: str) -> str:
 
 def numbers(text: str, option: str) -> list[int]:
     """Read numbers separated by commas; an error names the option."""
+    return _separated(text, option, int, "numbers such as 0,6,-1")
+
+
+def decimals(text: str, option: str) -> list[float]:
+    """Read decimal numbers separated by commas, likewise."""
+    return _separated(text, option, float, "numbers such as 1,1.5")
+
+
+def network_cells(text: str, option: str) -> list[int | tuple[int, int]]:
+    """Read layers and cells separated by commas, likewise; ``3:5`` is from layer 3 to layer 5."""
+    return _separated(text, option, _cell, "layers and cells such as -1,3:5") if text else []
+
+
+def _cell(text: str) -> int | tuple[int, int]:
+    if ":" not in text:
+        return int(text)
+    source, target = text.split(":")
+    return int(source), int(target)
+
+
+def _separated(text: str, option: str, read: Callable[[str], Item], example: str) -> list[Item]:
     try:
-        return [int(number) for number in text.split(",")]
+        return [read(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} is {text!r}, expected numbers such as 0,6,-1") from None
+        raise ValueError(f"{option} is {text!r}, expected {example}") from None
