@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -27,6 +28,23 @@ Overwrite = Annotated[bool, typer.Option(help="Replace the run that the folder h
 RandomState = Annotated[int, typer.Option(help="Seed of initialisation and shuffling.")]
 
 
+class Level(StrEnum):
+    """What a row is."""
+
+    token = "token"
+    word = "word"
+    sentence = "sentence"
+    cls = "cls"
+
+
+LevelOfRows = Annotated[
+    Level | None,
+    typer.Option(
+        "--level", help="A row is a token (default), a word, a text's mean, or its [CLS]."
+    ),
+]
+
+
 def processors() -> int:
     """Return how many networks to train at once; those on a GPU share it one after the other."""
     return 1 if torch.cuda.is_available() else torch.get_num_threads()
@@ -43,9 +61,13 @@ def corpus_of(path: Path | None, column: str, documents: int | None = None) -> C
     return corpus if documents is None else corpus.head(documents)
 
 
-def encoder(model: str, layers: str) -> Encoder:
+def encoder(model: str, layers: str, level: Level) -> Encoder:
     """Return the encoder of a model that reads ``layers``, as ``--layers`` gives them."""
-    return Encoder(model, layers="all" if layers == "all" else numbers(layers, "--layers"))
+    return Encoder(
+        model,
+        layers="all" if layers == "all" else numbers(layers, "--layers"),
+        level=level.value,
+    )
 
 
 def name(model: str) -> str:

@@ -68,6 +68,7 @@ class Encoder:
         self.source = str(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = precision
+        self.level = level
         self._model = _load(self.source, revision, self.device)
         self._blocks = _blocks(self._model)
         wanted = range(self.n_layers + 1) if layers == "all" else layers
