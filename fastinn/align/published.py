@@ -1,11 +1,15 @@
 """BERT-INN as an aligner, beside which the INN is held."""
 
-from typing import Literal
+from typing import Any, Literal, cast
+
+from torch import Tensor
 
 from fastinn._types import Memory, Precision
 from fastinn.align.inn import INN
 from fastinn.moments import Moments
 from fastinn.nn import BertINN, bert_inn
+
+_CORE = "core."
 
 
 class PublishedBertINN(INN):
@@ -71,3 +75,17 @@ class PublishedBertINN(INN):
 
     def _start(self, moments: Moments) -> None:
         """Keep the network as it was drawn."""
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        # Both couplings share weights, which a file must not hold twice.
+        tensors, attributes = super()._state()
+        flow = cast(BertINN, self._flow)
+        units = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CORE)}
+        return units | {_CORE + name: w for name, w in flow.to_published().items()}, attributes
+
+    def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
+        published = {n.removeprefix(_CORE): w for n, w in tensors.items() if n.startswith(_CORE)}
+        flow = bert_inn(attributes["n_features_in_"], published=published)
+        units = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CORE)}
+        core = {_CORE + name: tensor for name, tensor in flow.state_dict().items()}
+        super()._restore(units | core, attributes)

@@ -82,6 +82,7 @@ def compare(
     Example: fastinn compare google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """
     folder = RunFolder(out, overwrite=overwrite)
+    trained = network_cells(networks, "--networks")
     paper = protocol is Protocol.paper
     rows = level or (Level.sentence if paper else Level.token)
     encoders = {name(model): encoder(model, layers, rows) for model in models}
@@ -90,7 +91,7 @@ def compare(
     bert_inn = PublishedBertINN(max_steps=max_steps, random_state=random_state)
     how = Comparison(
         cells=cells.value,
-        network_layers=network_cells(networks, "--networks"),
+        network_layers=trained,
         inn=INN(max_steps=max_steps, random_state=random_state),
         published=bert_inn if published or paper else None,
         hub=None if hub is None else name(hub),
