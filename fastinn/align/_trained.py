@@ -16,7 +16,7 @@ from fastinn.align.base import Aligner
 from fastinn.moments import Moments
 
 INFERENCE_ROWS = 16_384
-_BUFFER_ROWS = 131_072
+BUFFER_ROWS = 131_072
 
 
 class Between(nn.Module):
@@ -108,7 +108,7 @@ class TrainedAligner(Aligner):
             ValueError: If a parameter is out of range, or a block is not paired and finite.
         """
         self._check_parameters()
-        return self._fit(Streamed(blocks, self.validation, buffer_rows=_BUFFER_ROWS))
+        return self._fit(Streamed(blocks, self.validation, buffer_rows=BUFFER_ROWS))
 
     @abstractmethod
     def _build(self, d_x: int, d_y: int) -> nn.Module:
@@ -132,10 +132,7 @@ class TrainedAligner(Aligner):
 
     def _fit(self, source: Source) -> Self:
         x, y = source.validation
-        self._initialise(x.shape[1], y.shape[1])
-        self.network_.source.fit(source.moments, "x")
-        self.network_.target.fit(source.moments, "y")
-        self._start(source.moments)
+        self._begin(x.shape[1], y.shape[1], source.moments)
         self.network_.to(x.device)
         trainer = Trainer(
             self.network_,
@@ -151,6 +148,13 @@ class TrainedAligner(Aligner):
         self.n_steps_, self.skipped_steps_ = trainer.n_steps, trainer.n_skipped
         self.interrupted_ = trainer.interrupted
         return self
+
+    def _begin(self, d_x: int, d_y: int, moments: Moments) -> None:
+        """Become what training starts from."""
+        self._initialise(d_x, d_y)
+        self.network_.source.fit(moments, "x")
+        self.network_.target.fit(moments, "y")
+        self._start(moments)
 
     def _initialise(self, d_x: int, d_y: int) -> None:
         self.n_features_in_, self.n_features_out_ = d_x, d_y

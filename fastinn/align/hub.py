@@ -1,11 +1,11 @@
 """One bijection a seed into a common space, and through it every pair of seeds."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 from typing import Any, Self, TypeAlias
 
-from joblib import Parallel, delayed
+import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -15,7 +15,10 @@ from fastinn._arrays import as_tensor
 from fastinn._types import Array, View
 from fastinn.align._consensus import COMMON, Consensus, WithConsensus
 from fastinn.align._hub_map import HubMap
-from fastinn.align._trained import TrainedAligner
+from fastinn.align._sources import InMemory, Pair, Source, Streamed
+from fastinn.align._together import AsPair, SeedBlocks, SideBySide, Together
+from fastinn.align._trained import BUFFER_ROWS
+from fastinn.align._training import Budget, Trainer
 from fastinn.align._views import view_from_json, view_to_json
 from fastinn.align.base import Bijection, Estimator, estimator_class
 from fastinn.align.inn import INN
@@ -26,12 +29,16 @@ Rows: TypeAlias = Mapping[Any, Array]
 SeedBlock: TypeAlias = tuple[Rows, Array]
 """Rows of every seed and the int64 document number of each row."""
 
+_TRAINING = ("history_", "best_step_", "interrupted_")
+
 
 class Hub(Estimator):
     r"""Bijections :math:`g_s` of all seeds into one space; a pair is :math:`g_t^{-1} \circ g_s`.
 
     ``S`` maps (``S - 1`` with a pivot) serve all ``S (S - 1)`` directed pairs, and going round any
-    cycle of seeds leads back to where it began, up to rounding.
+    cycle of seeds leads back to where it began, up to rounding. Maps that are trained start at
+    their closed forms and are trained together, every batch from each seed through the common
+    space to a random other: the error of pairs is what training minimises.
 
     Args:
         template: The bijection to fit for every seed, unfitted: :class:`INN` (the default),
@@ -39,12 +46,15 @@ class Hub(Estimator):
         pivot: Seed whose space is the common one; ``None`` takes a consensus of all seeds, the
             :class:`GCCA` components of their moments, in units such that errors count as they
             do in the seeds.
-        n_jobs: Seeds whose maps are trained at the same time, by :meth:`fit`.
 
     Attributes:
         maps_: The bijection of each seed into the common space; the pivot has none.
         seeds_: Names of the seeds.
         n_features_in_: Width of all spaces.
+        history_: Of a template that is trained, see :class:`INN`; ``"forward_r2"`` is a mean over
+            directed pairs, three of each seed at most, and ``"round_trip"`` the worst map's.
+        best_step_: Step of the checkpoint that was kept.
+        interrupted_: Whether Ctrl-C ended training early.
 
     Example:
         >>> hub = Hub(INN(), pivot="seed-0").fit({"seed-0": x, "seed-1": y, "seed-2": z})
@@ -57,12 +67,13 @@ class Hub(Estimator):
     seeds_: list[View]
     n_features_in_: int
 
-    def __init__(
-        self, template: Bijection | None = None, *, pivot: View | None = None, n_jobs: int = 1
-    ) -> None:
+    history_: dict[str, list[float]]
+    best_step_: int
+    interrupted_: bool
+
+    def __init__(self, template: Bijection | None = None, *, pivot: View | None = None) -> None:
         self.template = template
         self.pivot = pivot
-        self.n_jobs = n_jobs
 
     def fit(
         self, rows: Rows, *, documents: Array | None = None, validation: Rows | None = None
@@ -82,29 +93,22 @@ class Hub(Estimator):
             TypeError: If the template is no bijection.
             ValueError: If there are fewer than two seeds, the pivot is none of them, widths or
                 numbers of rows differ, or a row holds NaN or infinity.
-            KeyboardInterrupt: If training was cut short: a hub needs all its maps.
         """
         seen = _paired(rows)
         self._check({seed: x.shape[1] for seed, x in seen.items()})
         if isinstance(self._template, MomentAligner):
             return self.from_moments(self._moments(seen).update(seen))
-        target = self._common(seen)
-        held_out = None if validation is None else _paired(validation)
-        jobs = [
-            delayed(_trained)(
-                self._copy(),
-                (seen[seed], target(seen)),
-                documents,
-                held_out and (held_out[seed], target(held_out)),
-            )
-            for seed in self._mapped
-        ]
-        return self._set_maps(Parallel(n_jobs=self.n_jobs)(jobs))
+        whole = self._side_by_side(seen)
+        held_out: float | Pair = self._template.validation
+        if validation is not None:
+            aside = self._side_by_side(_paired(validation))
+            held_out = aside, aside[:, :1]
+        return self._train(lambda: InMemory(whole, whole[:, :1], documents, held_out))
 
     def fit_stream(self, blocks: Iterable[SeedBlock]) -> Self:
         """Learn from rows that pass by, in memory independent of their number.
 
-        One pass collects moments; each map that is trained takes one more, and one an epoch.
+        One pass collects moments, and one an epoch trains.
 
         Args:
             blocks: Can be iterated any number of times and yields ``({seed: (n, d)}, documents)``
@@ -114,18 +118,18 @@ class Hub(Estimator):
             Itself.
 
         Raises:
-            TypeError, ValueError, KeyboardInterrupt: As in :meth:`fit`.
+            TypeError, ValueError: As in :meth:`fit`.
         """
-        moments = self._streamed(blocks)
+        for rows, _ in blocks:
+            self._check({seed: x.shape[1] for seed, x in _paired(rows).items()})
+            break
+        else:
+            raise ValueError("there are no rows to learn from; give blocks with rows in them")
         if isinstance(self._template, MomentAligner):
-            return self.from_moments(moments)
-        target = self._target(Factors(moments))
-        return self._set_maps(
-            [
-                _whole(self._copy().fit_stream(_SeedAndCommon(blocks, seed, target)))
-                for seed in self._mapped
-            ]
-        )
+            return self.from_moments(self._streamed(blocks))
+        whole = SeedBlocks(_Checked(blocks, self.seeds_))
+        share = self._template.validation
+        return self._train(lambda: Streamed(whole, share, buffer_rows=BUFFER_ROWS))
 
     def from_moments(self, moments: Moments | Factors, seeds: Sequence[View] | None = None) -> Self:
         """Learn from moments alone, if the template is a closed form.
@@ -147,13 +151,10 @@ class Hub(Estimator):
         template = self._template
         if not isinstance(template, MomentAligner):
             raise TypeError(f"{type(template).__name__} is trained on rows; call fit or fit_stream")
-        common = self.pivot
-        if self.pivot is None:
-            consensus = Consensus(factors, self.seeds_)
-            factors, common = Factors(WithConsensus(factors, consensus)), COMMON
-        return self._set_maps(
-            [clone(template).from_moments(factors, seed, common) for seed in self._mapped]
-        )
+        factors, common = self._with_common(factors)
+        maps = {s: clone(template).from_moments(factors, s, common) for s in self._mapped}
+        self.maps_ = maps
+        return self
 
     def aligner(self, source: View, target: View) -> HubMap:
         """Return the bijection from ``source`` to ``target``.
@@ -195,10 +196,51 @@ class Hub(Estimator):
     def _template(self) -> Any:
         return INN() if self.template is None else self.template
 
-    def _copy(self) -> Any:
-        copied = clone(self._template)
-        # Bars of several processes would overwrite each other.
-        return copied if self.n_jobs == 1 else copied.set_params(progress=False)
+    def _train(self, read: Callable[[], Source]) -> Self:
+        """Train the maps together, from the closed form of each."""
+        template = self._template
+        template._check_parameters()
+        source = read()
+        x, _ = source.validation
+        factors, common = self._with_common(Factors(SideBySide(source.moments, self.seeds_)))
+        maps = {seed: self._started(AsPair(factors, seed, common)) for seed in self._mapped}
+        networks = [maps[seed].network_ if seed in maps else None for seed in self.seeds_]
+        together = Together(networks, template.random_state).to(x.device)
+        rows = dict(zip(self.seeds_, x.chunk(len(self.seeds_), dim=1), strict=True))
+        monitors = [fitted._monitor(rows[seed]) for seed, fitted in maps.items()]
+        trainer = Trainer(
+            together,
+            together.loss,
+            lambda: together.validate(x),
+            lambda: {"round_trip": max(monitor()["round_trip"] for monitor in monitors)},
+            budget=Budget(template.max_steps, template.max_seconds),
+            lr=template.lr,
+            progress=template.progress,
+        )
+        trainer.run(source.batches(template.batch_size, template._generator()))
+        self.history_, self.best_step_ = trainer.history, trainer.best_step
+        self.interrupted_ = trainer.interrupted
+        for seed, fitted in maps.items():
+            fitted.round_trip_ = fitted._round_trip(rows[seed])
+        self.maps_ = maps
+        return self
+
+    def _started(self, moments: Any) -> INN:
+        fitted = clone(self._template)
+        fitted._begin(self.n_features_in_, self.n_features_in_, moments)
+        return fitted
+
+    def _with_common(self, factors: Factors) -> tuple[Factors, View]:
+        """Return moments that hold the common space, and its name in them."""
+        if self.pivot is not None:
+            return factors, self.pivot
+        consensus = Consensus(factors, self.seeds_)
+        return Factors(WithConsensus(factors, consensus)), COMMON
+
+    def _side_by_side(self, rows: Mapping[View, Tensor]) -> Tensor:
+        if rows.keys() != set(self.seeds_):
+            raise ValueError(f"rows are of the seeds {list(rows)}, expected {self.seeds_}")
+        return torch.cat([rows[seed] for seed in self.seeds_], dim=1)
 
     @property
     def _mapped(self) -> list[View]:
@@ -231,33 +273,17 @@ class Hub(Estimator):
         return Moments(widths, pairs=pairs, precision="exact")
 
     def _streamed(self, blocks: Iterable[SeedBlock]) -> Moments:
-        moments = None
+        moments: Moments | None = None
         for rows, _ in blocks:
             seen = _paired(rows)
-            if moments is None:
-                self._check({seed: x.shape[1] for seed, x in seen.items()})
-                moments = self._moments(seen)
-            moments.update(seen)
-        if moments is None:
-            raise ValueError("there are no rows to learn from; give blocks with rows in them")
+            moments = (moments or self._moments(seen)).update(seen)
+        assert moments is not None
         return moments
-
-    def _common(self, seen: Mapping[View, Tensor]) -> "_Target":
-        if self.pivot is not None:
-            return _Target(self.pivot, None)
-        return self._target(Factors(self._moments(seen).update(seen)))
-
-    def _target(self, factors: Factors) -> "_Target":
-        return _Target(self.pivot, Consensus(factors, self.seeds_) if self.pivot is None else None)
-
-    def _set_maps(self, maps: Iterable[Bijection]) -> Self:
-        self.maps_ = dict(zip(self._mapped, maps, strict=True))
-        return self
 
     def _saved_params(self) -> dict[str, Any]:
         template = self._template
         kind = {"class": type(template).__name__, "params": template._saved_params()}
-        return {"template": kind, "pivot": view_to_json(self.pivot), "n_jobs": self.n_jobs}
+        return {"template": kind, "pivot": view_to_json(self.pivot)}
 
     @classmethod
     def _with_params(cls, params: dict[str, Any]) -> Self:
@@ -265,7 +291,6 @@ class Hub(Estimator):
         return cls(
             template._with_params(params["template"]["params"]),
             pivot=view_from_json(params["pivot"]),
-            n_jobs=params["n_jobs"],
         )
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -275,12 +300,14 @@ class Hub(Estimator):
             its_tensors, its_attributes = fitted._state()
             tensors |= {f"{place}.{name}": tensor for name, tensor in its_tensors.items()}
             attributes.append(its_attributes)
+        own = {name: getattr(self, name) for name in _TRAINING if hasattr(self, name)}
         seeds = [view_to_json(seed) for seed in self.seeds_]
-        return tensors, {"seeds": seeds, "n_features": self.n_features_in_, "maps": attributes}
+        whole = {"n_features_in_": self.n_features_in_, **own}
+        return tensors, {"hub": whole, "seeds": seeds, "maps": attributes}
 
     def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
         self.seeds_ = [view_from_json(seed) for seed in attributes["seeds"]]
-        self.n_features_in_ = attributes["n_features"]
+        super()._restore({}, attributes["hub"])
         maps = [clone(self._template) for _ in attributes["maps"]]
         for place, (fitted, its_attributes) in enumerate(
             zip(maps, attributes["maps"], strict=True)
@@ -288,47 +315,20 @@ class Hub(Estimator):
             start = f"{place}."
             own = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
             fitted._restore(own, its_attributes)
-        self._set_maps(maps)
+        self.maps_ = dict(zip(self._mapped, maps, strict=True))
 
 
 @dataclass(frozen=True)
-class _Target:
-    """Common rows, from the rows of all seeds."""
-
-    pivot: View | None
-    consensus: Consensus | None
-
-    def __call__(self, rows: Rows) -> Tensor:
-        return rows[self.pivot] if self.consensus is None else self.consensus(rows)
-
-
-@dataclass(frozen=True)
-class _SeedAndCommon:
-    """What one map is trained on: an iterable of ``(x, common rows, documents)``."""
+class _Checked:
+    """Blocks with the rows of all seeds in order."""
 
     blocks: Iterable[SeedBlock]
-    seed: View
-    target: _Target
+    seeds: Sequence[View]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         for rows, documents in self.blocks:
             seen = _paired(rows)
-            yield seen[self.seed], self.target(seen), as_tensor(documents)
-
-
-def _trained(
-    template: TrainedAligner,
-    rows: tuple[Tensor, Tensor],
-    documents: Array | None,
-    validation: tuple[Tensor, Tensor] | None,
-) -> TrainedAligner:
-    return _whole(template.fit(*rows, documents=documents, validation=validation))
-
-
-def _whole(fitted: TrainedAligner) -> TrainedAligner:
-    if fitted.interrupted_:
-        raise KeyboardInterrupt  # with one map cut short there is no hub
-    return fitted
+            yield [seen[seed] for seed in self.seeds], as_tensor(documents)
 
 
 def _paired(rows: Rows) -> dict[View, Tensor]:

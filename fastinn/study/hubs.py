@@ -7,7 +7,7 @@ import numpy as np
 
 from fastinn.align import INN, Hub
 from fastinn.embed.corpus import Split
-from fastinn.metrics import cycle_error, round_trip_error
+from fastinn.metrics import cycle_error
 from fastinn.study.passes import Pass, View
 from fastinn.study.records import (
     Record,
@@ -27,7 +27,6 @@ def hub_results(
     inn: INN,
     common: str,
     *,
-    n_jobs: int,
     n_candidates: int,
 ) -> Results:
     """Train a hub of views of several seeds, and score every pair through it, held-out.
@@ -37,20 +36,21 @@ def hub_results(
         passes: Rows of the views, of every split.
         inn: What is trained for each seed, unfitted.
         common: Seed whose space is the common one, or ``"consensus"``.
-        n_jobs: Seeds trained at the same time.
         n_candidates: See :func:`fastinn.metrics.retrieval_accuracy`.
 
     Returns:
-        Scores of both directions of each pair, training records of each map, and the error round
-        a cycle of three seeds, if there are so many.
+        Scores of both directions of each pair, the training record, and the error round a
+        cycle of three seeds, if there are so many.
     """
     pivots = {seed: (seed, layer) for seed, layer in views}
-    hub = Hub(inn, pivot=pivots.get(common), n_jobs=n_jobs)
+    hub = Hub(inn, pivot=pivots.get(common))
     train, validation, test = (
         {view: passes[split].rows[view].numpy() for view in views}
         for split in ("train", "validation", "test")
     )
     hub.fit(train, validation=validation)
+    if hub.interrupted_:
+        raise KeyboardInterrupt  # what is finished is kept; a hub cut short is not
     name = f"hub {network_name(inn).removesuffix(')')}, {common})"
     scores = [
         record
@@ -59,12 +59,9 @@ def hub_results(
             name, hub.aligner(a, b), (a, b), (test[a], test[b]), n_candidates
         )
     ]
-    goal = pivots.get(common, (CONSENSUS, views[0][1]))
-    training = [
-        training_record(name, view, goal, fitted, round_trip_error(fitted, test[view]))
-        for view in views
-        if (fitted := hub.maps_.get(view)) is not None
-    ]
+    worst = max(record.get("round_trip", 0.0) for record in scores)
+    whole = ("all seeds", views[0][1]), (common, views[0][1])
+    training = [training_record(name, *whole, hub, worst) | {"maps": len(hub.maps_)}]
     return {"scores": scores, "training": training, "cycles": _cycle(name, hub, views, test)}
 
 

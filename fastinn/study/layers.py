@@ -359,8 +359,7 @@ def _hubs(
     layers = [layer for layer in how.network_layers if isinstance(layer, int)]
     for layer in tqdm(layers, "hubs", disable=None):
         views = [_view(encoders, seed, layer) for seed in encoders]
-        options = {"n_jobs": how.n_jobs, "n_candidates": how.n_candidates}
-        yield hub_results(views, passes, how.inn, how.hub, **options)
+        yield hub_results(views, passes, how.inn, how.hub, n_candidates=how.n_candidates)
 
 
 def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fastinn.align import INN, PublishedBertINN
+from fastinn.align import INN, Hub, PublishedBertINN
 from fastinn.study.passes import View
 
 Results: TypeAlias = dict[str, Any]
@@ -35,7 +35,7 @@ def score_record(
     }
 
 
-def training_record(method: str, a: View, b: View, fitted: INN, round_trip: float) -> Record:
+def training_record(method: str, a: View, b: View, fitted: INN | Hub, round_trip: float) -> Record:
     """Return how a network between two views was trained, and how long it took."""
     history = {name: values for name, values in fitted.history_.items() if name != "seconds"}
     return {
@@ -47,6 +47,7 @@ def training_record(method: str, a: View, b: View, fitted: INN, round_trip: floa
         **history,
         "best_step": fitted.best_step_,
         "round_trip": round_trip,
+        "maps": 1,
         "fit_seconds": fitted.history_["seconds"][-1],
     }
 
@@ -69,6 +70,6 @@ def costs(training: list[Record]) -> list[Record]:
     for record in training:
         place = {name: record[name] for name in ("method", "layer", "target_layer")}
         entry = found.setdefault(tuple(place.values()), place | {"maps": 0, "seconds": 0.0})
-        entry["maps"] += 1
+        entry["maps"] += record["maps"]
         entry["seconds"] += record["fit_seconds"]
     return list(found.values())

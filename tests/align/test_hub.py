@@ -9,6 +9,7 @@ from tolerances import CYCLE, MOMENTS
 
 from fastinn.align import CCA, GCCA, INN, Factors, Hub, LinearMap, Procrustes, load_aligner
 from fastinn.align._consensus import COMMON, Consensus, WithConsensus
+from fastinn.align._together import Together
 from fastinn.metrics import evaluate
 from fastinn.moments import Moments
 
@@ -154,11 +155,12 @@ def test_a_stream_of_blocks(template, pivot):
         assert streamed.score(TEST) > 0.5
 
 
-def test_seeds_may_be_trained_side_by_side():
-    alone = Hub(QUICK, pivot="b").fit(TRAIN)
-    beside = Hub(QUICK, pivot="b", n_jobs=2).fit(TRAIN)
-    found = beside.transform(TEST["a"], "a", "c")
-    np.testing.assert_array_equal(found, alone.transform(TEST["a"], "a", "c"))
+@COMMON_SPACES
+def test_the_start_is_the_closed_form(pivot):
+    start = clone(QUICK).set_params(max_steps=0)
+    found = Hub(start, pivot=pivot).fit(TRAIN, validation=TEST).transform(TEST["a"], "a", "c")
+    expected = Hub(CCA(), pivot=pivot).fit(TRAIN).transform(TEST["a"], "a", "c")
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @COMMON_SPACES
@@ -174,6 +176,7 @@ def test_save_and_load(template, pivot, layer, tmp_path):
     loaded = load_aligner(tmp_path)
     assert loaded.get_params(deep=False).keys() == hub.get_params(deep=False).keys()
     assert loaded.pivot == hub.pivot
+    assert vars(loaded).get("history_") == vars(hub).get("history_")
     assert loaded.seeds_ == hub.seeds_
     for s, t in (("a", "b"), ("c", "a")):
         expected = hub.transform(TEST[s], view(s), view(t))
@@ -181,22 +184,40 @@ def test_save_and_load(template, pivot, layer, tmp_path):
 
 
 def test_validation_rows_pick_the_checkpoint():
-    hub = Hub(clone(QUICK).set_params(max_steps=0)).fit(TRAIN, validation=TEST)
-    assert all(fitted.best_step_ == 0 for fitted in hub.maps_.values())
-    with_documents = Hub(QUICK).fit(TRAIN, documents=np.arange(1200) // 10)
-    assert with_documents.score(TEST) > 0.5
+    """Where they are paired wrongly, nothing that is learned helps."""
+    wrong = {name: np.roll(x, 7 * i, axis=0) for i, (name, x) in enumerate(TEST.items())}
+    kept = Hub(QUICK).fit(TRAIN, validation=wrong)
+    assert len(kept.history_["forward_r2"]) > 2
+    assert kept.history_["forward_r2"][0] < 0
+    best = np.argmax(kept.history_["forward_r2"])
+    assert kept.best_step_ == kept.history_["steps"][best]
 
 
-def test_ctrl_c_leaves_no_hub(monkeypatch):
+def test_validation_may_be_a_share_of_the_documents():
+    assert Hub(QUICK).fit(TRAIN, documents=np.arange(1200) // 10).score(TEST) > 0.5
+
+
+def test_ctrl_c_keeps_the_best_checkpoint(monkeypatch):
     def interrupted(self, *args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(INN, "_loss", interrupted)
-    hub = Hub(QUICK)
-    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
-        hub.fit(TRAIN)
-    with pytest.raises(NotFittedError):
-        hub.transform(TEST["a"], "a", "b")
+    monkeypatch.setattr(Together, "loss", interrupted)
+    with pytest.warns(UserWarning, match="interrupted"):
+        hub = Hub(QUICK).fit(TRAIN)
+    assert hub.interrupted_
+    assert (hub.best_step_, hub.score(TEST) > 0.5) == (0, True)
+
+
+def test_partners_are_all_others():
+    """Each pair is trained: the gradient of a batch of one seed reaches every other map."""
+    hub = Hub(QUICK).fit(TRAIN)
+    networks = [fitted.network_ for fitted in hub.maps_.values()]
+    together = Together(networks, random_state=0)
+    rows = torch.cat([torch.tensor(x[:64]) for x in TRAIN.values()], dim=1)
+    losses = {round(together.loss(rows, rows[:, :1]).item(), 6) for _ in range(20)}
+    assert len(losses) == 2  # one a shift
+    together.loss(rows, rows[:, :1]).backward()
+    assert all(p.grad is not None for p in together.parameters())
 
 
 def test_consensus_is_a_turned_and_scaled_gcca():
