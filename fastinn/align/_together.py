@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from fastinn.align._trained import Between
 from fastinn.align.base import r2
 from fastinn.align.moment import Factors, SecondMoments
 from fastinn.moments import Moments
+from fastinn.nn import Flow
 
 # Partners of each seed by which a checkpoint is judged: all pairs would cost more than training
 # where there are many seeds.
@@ -74,7 +76,7 @@ class Together(nn.Module):
 
     def _out_of(self, seed: int, common: Tensor) -> Tensor:
         network = self._networks[seed]
-        return common if network is None else network.core.inverse(common)[0]
+        return common if network is None else cast(Flow, network.core).inverse(common)[0]
 
 
 class SideBySide:

@@ -1,6 +1,6 @@
 """One bijection a seed into a common space, and through it every pair of seeds."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 from typing import Any, Self, TypeAlias
@@ -17,7 +17,7 @@ from fastinn.align._consensus import COMMON, Consensus, WithConsensus
 from fastinn.align._hub_map import HubMap
 from fastinn.align._sources import InMemory, Pair, Source, Streamed
 from fastinn.align._together import AsPair, SeedBlocks, SideBySide, Together
-from fastinn.align._trained import BUFFER_ROWS
+from fastinn.align._trained import BUFFER_ROWS, TrainedAligner
 from fastinn.align._training import Budget, Trainer
 from fastinn.align._views import view_from_json, view_to_json
 from fastinn.align.base import Bijection, Estimator, estimator_class
@@ -66,7 +66,6 @@ class Hub(Estimator):
     maps_: dict[View, Bijection]
     seeds_: list[View]
     n_features_in_: int
-
     history_: dict[str, list[float]]
     best_step_: int
     interrupted_: bool
@@ -103,7 +102,7 @@ class Hub(Estimator):
         if validation is not None:
             aside = self._side_by_side(_paired(validation))
             held_out = aside, aside[:, :1]
-        return self._train(lambda: InMemory(whole, whole[:, :1], documents, held_out))
+        return self._train(InMemory(whole, whole[:, :1], documents, held_out))
 
     def fit_stream(self, blocks: Iterable[SeedBlock]) -> Self:
         """Learn from rows that pass by, in memory independent of their number.
@@ -129,7 +128,7 @@ class Hub(Estimator):
             return self.from_moments(self._streamed(blocks))
         whole = SeedBlocks(_Checked(blocks, self.seeds_))
         share = self._template.validation
-        return self._train(lambda: Streamed(whole, share, buffer_rows=BUFFER_ROWS))
+        return self._train(Streamed(whole, share, buffer_rows=BUFFER_ROWS))
 
     def from_moments(self, moments: Moments | Factors, seeds: Sequence[View] | None = None) -> Self:
         """Learn from moments alone, if the template is a closed form.
@@ -196,11 +195,9 @@ class Hub(Estimator):
     def _template(self) -> Any:
         return INN() if self.template is None else self.template
 
-    def _train(self, read: Callable[[], Source]) -> Self:
+    def _train(self, source: Source) -> Self:
         """Train the maps together, from the closed form of each."""
         template = self._template
-        template._check_parameters()
-        source = read()
         x, _ = source.validation
         factors, common = self._with_common(Factors(SideBySide(source.moments, self.seeds_)))
         maps = {seed: self._started(AsPair(factors, seed, common)) for seed in self._mapped}
@@ -253,6 +250,8 @@ class Hub(Estimator):
                 f"the template is {type(self._template).__name__}, which has no inverse; a hub "
                 "needs a bijection such as INN or CCA"
             )
+        if isinstance(self._template, TrainedAligner):
+            self._template._check_parameters()
         if len(widths) < 2:
             raise ValueError(f"a hub connects two seeds or more, these are {list(widths)}")
         if self.pivot is not None and self.pivot not in widths:
