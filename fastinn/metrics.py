@@ -4,6 +4,8 @@ Errors are per entry: ``mse`` is the mean squared error, ``relative_mse`` divide
 variance of the target, and ``r2`` is one minus that.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -193,27 +195,43 @@ def evaluate(aligner: Aligner, x: Array, y: Array) -> dict[str, float]:
         y: Target rows, shape ``(n, d_y)``.
 
     Returns:
-        ``mse``, ``relative_mse``, ``r2``, ``l2`` (mean Euclidean distance of rows), ``cosine``
-        (mean over rows) and ``retrieval`` (:func:`retrieval_accuracy`); for a bijection also
-        ``inverse_r2`` and ``round_trip`` (root mean square of ``x`` there and back minus ``x``,
-        over the standard deviation of ``x``).
+        Those of :func:`row_scores`; for a bijection also ``inverse_r2`` and ``round_trip`` (root
+        mean square of ``x`` there and back minus ``x``, over the standard deviation of ``x``).
 
     Raises:
         ValueError: If numbers of rows or widths differ, a row holds NaN or infinity, or a view
             does not vary.
     """
     x, y = (rows.double() for rows in _checks.paired(x, y))
-    predicted = aligner.transform(x)
-    scores = {
-        **prediction_scores(y, predicted),
-        "l2": float((y - predicted).norm(dim=1).mean()),
-        "cosine": float(torch.cosine_similarity(y, predicted).mean()),
-        "retrieval": retrieval_accuracy(y, predicted),
-    }
+    scores = row_scores(y, aligner.transform(x))
     if isinstance(aligner, Bijection):
         scores["inverse_r2"] = r2(x, aligner.inverse_transform(y))
         scores["round_trip"] = round_trip_error(aligner, x)
     return scores
+
+
+def row_scores(y_true: Array, y_pred: Array, *, n_candidates: int = 10_000) -> dict[str, float]:
+    """Return all scores of predicted rows, both of shape ``(n, d)``.
+
+    Args:
+        y_true: True rows.
+        y_pred: Predicted rows.
+        n_candidates: See :func:`retrieval_accuracy`.
+
+    Returns:
+        ``mse``, ``relative_mse``, ``r2``, ``l2`` (mean Euclidean distance of rows), ``cosine``
+        (mean over rows) and ``retrieval`` (:func:`retrieval_accuracy`).
+
+    Raises:
+        ValueError: If shapes differ, a row holds NaN or infinity, or the true rows are all equal.
+    """
+    true, predicted = (rows.double() for rows in _predictions(y_true, y_pred))
+    return {
+        **prediction_scores(true, predicted),
+        "l2": float((true - predicted).norm(dim=1).mean()),
+        "cosine": float(torch.cosine_similarity(true, predicted).mean()),
+        "retrieval": retrieval_accuracy(y_true, y_pred, n_candidates=n_candidates),
+    }
 
 
 def prediction_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
@@ -237,9 +255,33 @@ def round_trip_error(aligner: Bijection, x: Array) -> float:
     Raises:
         ValueError: If the width differs, or a row holds NaN or infinity.
     """
-    rows = _checks.rows(x)
-    moved = aligner.inverse_transform(aligner.transform(rows)).double() - rows.double()
-    return (_mean_square(moved) / _mean_square(rows.double() - rows.double().mean(dim=0))) ** 0.5
+    return cycle_error((aligner.transform, aligner.inverse_transform), x)
+
+
+def cycle_error(maps: Sequence[Callable[[Array], Array]], x: Array) -> float:
+    """Return how far ``x`` moves round a cycle: root mean square over its standard deviation.
+
+    Args:
+        maps: What to apply in turn; the last leads back into the space of ``x``, for instance
+            ``[ab.transform, bc.transform, ac.inverse_transform]``.
+        x: Rows, shape ``(n, d)``, mapped in their own precision.
+
+    Returns:
+        0 where the maps agree; about ``sqrt(2)`` where what comes back has nothing to do with
+        ``x``.
+
+    Raises:
+        ValueError: If a width differs, a row holds NaN or infinity, or ``x`` does not vary.
+    """
+    rows = moved = _checks.rows(x)
+    for step in maps:
+        moved = step(moved)
+    _checks.n_features(moved, rows.shape[1], "what comes back", "x has")
+    rows, moved = rows.double(), moved.double()
+    variance = _mean_square(rows - rows.mean(dim=0))
+    if not variance > 0:
+        raise ValueError("the rows of x are all equal; pass rows that vary")
+    return (_mean_square(moved - rows) / variance) ** 0.5
 
 
 def error_scores(error: float, variance: float, width: int) -> dict[str, float]:

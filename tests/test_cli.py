@@ -8,7 +8,7 @@ from tiny_seeds import make_texts
 from typer.testing import CliRunner
 
 import fastinn
-from fastinn import cli
+from fastinn import Encoder, cli
 
 COMMANDS = [
     "demo",
@@ -80,6 +80,66 @@ def test_several_files_of_text_are_one_corpus(run, seeds, corpus, tmp_path):
     assert f"{table}:3 left out: it has 2 fields, the header names 1" in stderr
 
 
+def test_compare_trains_hub_and_bert_inn_at_cells(run, seeds, corpus, tmp_path):
+    options = ["--networks", "-1,1:2", "--hub", seeds[1], "--published", "--cells", "same-layer"]
+    code, stdout, _ = run(
+        "compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options, *QUICK
+    )
+    assert code == 0
+    results = json.loads(stdout)
+    cells = {(r["method"], r["source_layer"], r["target_layer"]) for r in results["scores"]}
+    assert cells >= {
+        ("INN (two-way)", 1, 2),
+        ("BERT-INN (forward)", 1, 2),
+        ("hub INN (two-way, seed-1)", 3, 3),
+    }
+    assert results["settings"]["hub"] == "seed-1"
+    assert "hub INN (two-way, seed-1), one map a model" in (tmp_path / "report.html").read_text()
+
+
+@pytest.fixture
+def levels(monkeypatch):
+    """Note which levels encoders were asked for."""
+    asked = []
+    whole = Encoder.__init__
+
+    def noted(self, *args, level="token", **kwargs):
+        asked.append(level)
+        whole(self, *args, level=level, **kwargs)
+
+    monkeypatch.setattr(Encoder, "__init__", noted)
+    return asked
+
+
+def test_the_published_protocol(run, seeds, corpus, tmp_path, levels):
+    options = ["--protocol", "paper", "--cells", "same-layer", *QUICK]
+    code, stdout, _ = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options)
+    assert code == 0
+    assert levels == ["sentence", "sentence"]
+    results = json.loads(stdout)
+    assert results["corpus"]["level"] == "sentence"
+    assert results["settings"]["network rows"] == 1600
+    assert {r["method"] for r in results["scores"]} >= {"INN (forward)", "BERT-INN (forward)"}
+
+
+@pytest.mark.parametrize("command", ["compare", "align"])
+def test_levels_reach_the_encoders(run, seeds, corpus, tmp_path, levels, command):
+    options = ["--level", "word", "--out", tmp_path, *QUICK]
+    assert run(command, *seeds, "--corpus", corpus, *options)[0] == 0
+    assert levels == ["word", "word"]
+
+
+def test_sanity_names_every_strength(run, seeds, corpus):
+    options = ["--corpus", corpus, "--strengths", "1.2,2", "--max-steps", "3", "--json"]
+    code, stdout, _ = run("sanity", seeds[0], *options)
+    assert code == 0
+    found = {(r["bijection"], r["strength"]) for r in json.loads(stdout)}
+    assert found == {
+        *[(name, s) for name in ("bert-inn", "mixed") for s in (1.2, 2.0)],
+        *[("rotation", None), ("identity", None)],
+    }
+
+
 def test_compare_refuses_a_folder_that_holds_another_run(run, seeds, corpus, tmp_path):
     (tmp_path / "results.json").write_text("{}")
     code, _, stderr = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path)
@@ -88,7 +148,7 @@ def test_compare_refuses_a_folder_that_holds_another_run(run, seeds, corpus, tmp
     assert (tmp_path / "results.json").read_text() == "{}"
 
 
-@pytest.mark.parametrize("method", ["inn", "mlp", "cca", "procrustes", "linear"])
+@pytest.mark.parametrize("method", ["inn", "bert-inn", "mlp", "cca", "procrustes", "linear"])
 def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
     out = tmp_path / "map"
     options = ["--method", method, "--corpus", corpus, "--out", out, *QUICK]
@@ -181,6 +241,9 @@ MISTAKES = {
     "one model": (["compare", "{seed}"], "1 seeds to compare, expected two or more"),
     "same name": (["compare", "{seed}", "{seed}"], "two models have the same name"),
     "layers": (["compare", "{seed}", "{seed}x", "--layers", "a"], "--layers is 'a', expected"),
+    "networks": (["compare", "{seed}", "{seed}x", "--networks", "1:2:3"], "as -1,3:5"),
+    "strengths": (["sanity", "{seed}", "--strengths", "much"], "--strengths is 'much', expected"),
+    "hub": (["compare", "{seed}", "{other}", "--hub", "gone"], "hub is 'gone', expected 'consens"),
     "missing corpus": (["align", "{seed}", "{seed}", "--corpus", "gone.txt"], "gone.txt is not"),
     "no labelled file": (["finetune", "{seed}", "--data", "gone.tsv"], "gone.tsv is not a file"),
     "no classifier": (
@@ -207,8 +270,10 @@ MISTAKES = {
 def test_mistakes_end_in_one_line_and_exit_code_2(
     run, seeds, labelled, tmp_path, arguments, message
 ):
-    filled = [part.format(seed=seeds[0], dev=labelled / "dev.tsv") for part in arguments]
-    code, _, stderr = run(*filled, "--out", tmp_path / "out")
+    names = {"seed": seeds[0], "other": seeds[1], "dev": labelled / "dev.tsv"}
+    filled = [part.format(**names) for part in arguments]
+    out = [] if arguments[0] == "sanity" else ["--out", tmp_path / "out"]
+    code, _, stderr = run(*filled, *out)
     assert code == 2
     assert message in stderr
     assert stderr.count("\n") == 1

@@ -108,6 +108,25 @@ def test_l2_and_cosine():
     assert scores["cosine"] == pytest.approx(((predicted * y).sum(1) / norms).mean())
 
 
+def test_cycle_error_is_the_way_back_that_is_missed():
+    x, y = paired()
+    there, elsewhere = LinearMap().fit(x, y), Procrustes().fit(x, x + 3)
+    assert metrics.cycle_error([elsewhere.transform, elsewhere.inverse_transform], x) < 1e-12
+    back = LinearMap().fit(y, x)
+    left = x - back.transform(there.transform(x))
+    expected = np.sqrt((left**2).sum(1).mean() / x.var(axis=0).sum())
+    assert metrics.cycle_error([there.transform, back.transform], x) == pytest.approx(expected)
+    assert metrics.cycle_error([there.transform], x) > 0.5
+
+
+def test_row_scores_search_as_many_rows_as_asked():
+    x, y = paired()
+    predicted = LinearMap().fit(x, y).transform(x)
+    found = metrics.row_scores(y, predicted, n_candidates=9)
+    assert found["retrieval"] == metrics.retrieval_accuracy(y, predicted, n_candidates=9)
+    assert found.keys() == {"mse", "relative_mse", "r2", "l2", "cosine", "retrieval"}
+
+
 def test_r2_is_that_of_scikit_learn():
     y, predicted = paired()
     expected = sklearn_r2(y, predicted, multioutput="variance_weighted")
@@ -177,12 +196,28 @@ X, Y = paired(20)
         (lambda: metrics.linear_cka(X, np.ones_like(X)), "'Y' does not vary"),
         (lambda: metrics.cca_correlations(X[:5], Y[:5]), "5 rows are too few"),
         (lambda: metrics.evaluate(LinearMap().fit(X, Y), X, Y[1:]), "20 rows and y has 19"),
+        (lambda: metrics.cycle_error([], X[:1]), "the rows of x are all equal"),
+        (
+            lambda: metrics.cycle_error([LinearMap().fit(X, Y[:, 1:]).transform], X),
+            "what comes back has 5 features, x has 6",
+        ),
         (
             lambda: metrics.evaluate_moments(LinearMap().fit(X, Y), moments(X, Y[:, 1:]), "s", "t"),
             "view 't' has 5 features, the aligner was fitted on 6",
         ),
     ],
-    ids=["width", "rows", "constant", "candidates", "cka", "few", "evaluate", "moments"],
+    ids=[
+        "width",
+        "rows",
+        "constant",
+        "candidates",
+        "cka",
+        "few",
+        "evaluate",
+        "constant cycle",
+        "open cycle",
+        "moments",
+    ],
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):

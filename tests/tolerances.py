@@ -93,3 +93,7 @@ HIDDEN_STATE_MEANS = 2e-6
 # Moments of rows in shards against those of all at once, precision "exact": sums and merges in
 # float64 in another order, of rows whose entries are below ten.
 SHARDED = 1e-12
+
+# Round a cycle of float32 flows, in standard deviations: a few roundings a coupling, grown by the
+# condition of the linear layers.
+CYCLE = 1e-4

@@ -20,7 +20,7 @@ from fastinn.align.base import Aligner
 from fastinn.moments import Moments
 
 INFERENCE_ROWS = 16_384
-_BUFFER_ROWS = 131_072
+BUFFER_ROWS = 131_072
 
 
 class Between(nn.Module):
@@ -131,7 +131,7 @@ class TrainedAligner(Aligner):
             x, y, _ = next(iter(blocks))
             kept = self._kept(checkpoint, (x, y))
             validation = None if kept is None else kept.validation(x.device)
-        source = Streamed(blocks, self.validation, buffer_rows=_BUFFER_ROWS, validation=validation)
+        source = Streamed(blocks, self.validation, buffer_rows=BUFFER_ROWS, validation=validation)
         return self._fit(source, kept)
 
     @abstractmethod
@@ -156,13 +156,11 @@ class TrainedAligner(Aligner):
 
     def _fit(self, source: Source, kept: Kept | None = None) -> Self:
         x, y = source.validation
-        self._initialise(x.shape[1], y.shape[1])
         if kept is None or kept.found is None:
-            self.network_.source.fit(source.moments, "x")
-            self.network_.target.fit(source.moments, "y")
-            self._start(source.moments)
+            self._begin(x.shape[1], y.shape[1], source.moments)
         else:
             kept.check_rows(source.validation)
+            self._initialise(x.shape[1], y.shape[1])
             self.network_.load_state_dict(kept.found.part("module"))
         self.network_.to(x.device)
         distributed.same_parameters(self.network_)
@@ -197,6 +195,13 @@ class TrainedAligner(Aligner):
         params = {k: v for k, v in self.get_params().items() if k != "progress"}
         data = {"widths": [r.shape[1] for r in rows], "dtypes": [str(r.dtype) for r in rows]}
         return {"class": type(self).__name__, "fastinn": fastinn.__version__, **params, **data}
+
+    def _begin(self, d_x: int, d_y: int, moments: Moments) -> None:
+        """Become what training starts from."""
+        self._initialise(d_x, d_y)
+        self.network_.source.fit(moments, "x")
+        self.network_.target.fit(moments, "y")
+        self._start(moments)
 
     def _initialise(self, d_x: int, d_y: int) -> None:
         self.n_features_in_, self.n_features_out_ = d_x, d_y

@@ -21,7 +21,48 @@ from fastinn._types import Array
 _RECORD, _TENSORS = "aligner.json", "aligner.safetensors"
 
 
-class Aligner(BaseEstimator, ABC):
+class Estimator(BaseEstimator, ABC):
+    """What is fitted, written to a folder and read back by :func:`load_aligner`."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to the folder ``path`` as JSON and safetensors."""
+        check_is_fitted(self)
+        tensors, attributes = self._state()
+        record = {
+            "class": type(self).__name__,
+            "fastinn": fastinn.__version__,
+            "params": self._saved_params(),
+            "attributes": attributes,
+        }
+        text = json.dumps(record, indent=1).encode()
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The tensors' file vouches for the record, so a mixture of two saves is noticed.
+        save_tensors(folder / _TENSORS, tensors, {_RECORD: _sha256(text)})
+        write_whole(folder / _RECORD, text)
+
+    def _saved_params(self) -> dict[str, Any]:
+        """Return the parameters of the constructor as JSON can hold them."""
+        return self.get_params(deep=False)
+
+    @classmethod
+    def _with_params(cls, params: dict[str, Any]) -> Self:
+        """Return an unfitted estimator of these :meth:`_saved_params`."""
+        return cls(**params)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the fitted tensors and the other fitted attributes, which JSON can hold."""
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        tensors = {name: value for name, value in fitted.items() if isinstance(value, Tensor)}
+        return tensors, {name: fitted[name] for name in fitted.keys() - tensors.keys()}
+
+    def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
+        """Become the estimator whose :meth:`_state` this is."""
+        for name, value in {**attributes, **tensors}.items():
+            setattr(self, name, value)
+
+
+class Aligner(Estimator):
     """A map from a source space into a target space, learned from paired rows.
 
     Attributes:
@@ -60,34 +101,6 @@ class Aligner(BaseEstimator, ABC):
         """Return the variance-weighted R2 of ``transform(X)`` against ``Y``."""
         x, y = _checks.paired(X, Y, ("X", "Y"))
         return r2(y, self.transform(x))
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted aligner to the folder ``path`` as JSON and safetensors."""
-        check_is_fitted(self)
-        tensors, attributes = self._state()
-        record = {
-            "class": type(self).__name__,
-            "fastinn": fastinn.__version__,
-            "params": self.get_params(),
-            "attributes": attributes,
-        }
-        text = json.dumps(record, indent=1).encode()
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        # The tensors' file vouches for the record, so a mixture of two saves is noticed.
-        save_tensors(folder / _TENSORS, tensors, {_RECORD: _sha256(text)})
-        write_whole(folder / _RECORD, text)
-
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the fitted tensors and the other fitted attributes, which JSON can hold."""
-        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
-        tensors = {name: value for name, value in fitted.items() if isinstance(value, Tensor)}
-        return tensors, {name: fitted[name] for name in fitted.keys() - tensors.keys()}
-
-    def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
-        """Become the aligner whose :meth:`_state` this is."""
-        for name, value in {**attributes, **tensors}.items():
-            setattr(self, name, value)
 
     def _checked(self, rows: Array, name: str, width: str) -> Tensor:
         """Return ``rows`` as a tensor, checked against the fitted attribute ``width``."""
@@ -136,8 +149,8 @@ def r2(true: Tensor, predicted: Tensor) -> float:
     return 1 - float((true - predicted).square().sum() / variation)
 
 
-def load_aligner(path: str | PathLike[str]) -> Aligner:
-    """Read an aligner that :meth:`Aligner.save` wrote.
+def load_aligner(path: str | PathLike[str]) -> Any:
+    """Read an aligner, a hub or a consensus that its ``save`` wrote.
 
     Args:
         path: The folder.
@@ -154,16 +167,17 @@ def load_aligner(path: str | PathLike[str]) -> Aligner:
             f"{folder / _RECORD} is damaged or of another save than {_TENSORS}; save it again"
         )
     record = json.loads(text)
-    aligner = _aligner_class(record["class"])(**record["params"])
+    aligner = estimator_class(record["class"])._with_params(record["params"])
     aligner._restore(tensors, record["attributes"])
     return aligner
 
 
-def _aligner_class(name: str) -> type[Aligner]:
+def estimator_class(name: str) -> type[Estimator]:
+    """Return the public class of :mod:`fastinn.align` of this name."""
     from fastinn import align  # here because the package imports this module first
 
     found = getattr(align, name) if name in align.__all__ else None
-    if not (isinstance(found, type) and issubclass(found, Aligner)) or isabstract(found):
+    if not (isinstance(found, type) and issubclass(found, Estimator)) or isabstract(found):
         raise ValueError(
             f"class {name!r} is not an aligner of fastinn {fastinn.__version__}; "
             "load it with the version that saved it"

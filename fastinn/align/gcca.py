@@ -5,13 +5,13 @@ from itertools import combinations
 from typing import Any, Self
 
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fastinn import _checks
 from fastinn._types import Array, View
-from fastinn.align.base import returned
+from fastinn.align._views import numbered, of_views, view_from_json, view_to_json
+from fastinn.align.base import Estimator, returned
 from fastinn.align.cca import check_ranks, variate_correlations
 from fastinn.align.moment import Factors
 from fastinn.moments import Moments
@@ -21,7 +21,7 @@ from fastinn.ops.whiten import Whitening
 _NOTHING = 1e-10
 
 
-class GCCA(BaseEstimator):
+class GCCA(Estimator):
     r"""Consensus :math:`G` that all views predict best, and a linear map into it from each.
 
     Minimises :math:`\sum_i \|G - X_i U_i\|^2` over orthonormal :math:`G` (MAXVAR): the leading
@@ -112,6 +112,33 @@ class GCCA(BaseEstimator):
         mean, weight = self.means_[view].to(x.device), self.maps_[view].to(x.device)
         return returned((x.double() - mean) @ weight, x, rows)
 
+    def consensus(self, rows: Mapping[Any, Array]) -> Array:
+        """Return the consensus itself, from the rows of all views.
+
+        Args:
+            rows: Paired rows of every view of the fit, ``{view: (n, d_i)}``.
+
+        Returns:
+            Shape ``(n, n_components)``, in the kind, dtype and device of the first view's rows; on
+            the rows of the fit its columns are uncorrelated and of variance one.
+
+        Raises:
+            NotFittedError: If there was no fit.
+            ValueError: If a view is missing or unknown, or rows are not as in :meth:`transform`.
+        """
+        check_is_fitted(self)
+        if rows.keys() != self.maps_.keys():
+            raise ValueError(
+                f"rows are of the views {list(rows)}, the consensus is of {list(self.maps_)}"
+            )
+        checked = {view: _checks.rows(x, f"view {view!r}") for view, x in rows.items()}
+        first = next(iter(rows))
+        for view, x in checked.items():
+            _checks.same_rows(checked[first], x, (f"view {first!r}", f"view {view!r}"))
+        total = sum(self.transform(view, x.double()) for view, x in checked.items())
+        mean = total / self.eigenvalues_.to(total.device)
+        return returned(mean, checked[first], rows[first])
+
     def agreement(self, moments: Moments | Factors) -> Tensor:
         """Return how well views agree on each component, on other rows.
 
@@ -137,6 +164,17 @@ class GCCA(BaseEstimator):
     def score(self, moments: Moments | Factors) -> float:
         """Return the mean of :meth:`agreement` over the components."""
         return float(self.agreement(moments).mean())
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = numbered("maps_", self.maps_) | numbered("means_", self.means_)
+        views = [view_to_json(view) for view in self.maps_]
+        return tensors | {"eigenvalues_": self.eigenvalues_}, {"views": views}
+
+    def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
+        views = [view_from_json(saved) for saved in attributes["views"]]
+        self.maps_ = of_views("maps_", tensors, views)
+        self.means_ = of_views("means_", tensors, views)
+        self.eigenvalues_ = tensors["eigenvalues_"]
 
     def _solve(self, factors: Factors, whitenings: Mapping[View, Whitening]) -> None:
         values, vectors = torch.linalg.eigh(_whitened_covariance(factors, whitenings))

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from fastinn._arrays import as_tensor
 from fastinn._types import Array, Precision, View
 from fastinn.align._pair_moments import PairMoments
 from fastinn.align.base import Aligner, Bijection
-from fastinn.moments import Mispaired, Moments
+from fastinn.moments import Moments
 from fastinn.ops.whiten import Whitening, principal_whiten, whiten
 
 
@@ -22,6 +22,33 @@ class Spectrum(NamedTuple):
     left: Tensor
     values: Tensor
     right: Tensor
+
+
+class SecondMoments(Protocol):
+    """Means and covariances of views: moments, mispaired ones, or what is computed from them."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views."""
+        ...
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows seen."""
+        ...
+
+    @property
+    def resolution(self) -> float:
+        """See :class:`fastinn.Moments`."""
+        ...
+
+    def mean(self, view: View) -> Array:
+        """Return the mean of a view, shape ``(d,)``, float64."""
+        ...
+
+    def cov(self, a: View, b: View) -> Array:
+        """Return the covariance of two views, shape ``(d_a, d_b)``, float64."""
+        ...
 
 
 class Factors:
@@ -35,7 +62,7 @@ class Factors:
         moments: Moments that do not change any more.
     """
 
-    def __init__(self, moments: Moments | Mispaired) -> None:
+    def __init__(self, moments: SecondMoments) -> None:
         self.moments = moments
         self._cov = lru_cache(maxsize=16)(self._compute_cov)
         self._whitening = lru_cache(maxsize=None)(self._compute_whitening)

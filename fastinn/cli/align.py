@@ -7,20 +7,23 @@ from typing import Annotated
 
 import typer
 
-from fastinn.align import CCA, INN, Aligner, LinearMap, MLPMap, Procrustes
+from fastinn.align import CCA, INN, Aligner, LinearMap, MLPMap, Procrustes, PublishedBertINN
 from fastinn.cli._options import (
     INN_STEPS,
     AsJson,
     Column,
     CorpusFile,
     Documents,
+    Level,
+    LevelOfRows,
     Out,
     Overwrite,
     RandomState,
     corpus_of,
+    encoder,
 )
 from fastinn.cli._terminal import say, show
-from fastinn.embed import Encoder, Stream, stream
+from fastinn.embed import Stream, stream
 from fastinn.metrics import evaluate
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
@@ -31,6 +34,7 @@ class Method(StrEnum):
     """Aligners that ``fastinn align`` can fit."""
 
     inn = "inn"
+    bert_inn = "bert-inn"
     mlp = "mlp"
     cca = "cca"
     procrustes = "procrustes"
@@ -42,6 +46,7 @@ def align(
     target: Annotated[str, typer.Argument(help="Hub id or folder to map into.")],
     layer: Annotated[int, typer.Option(help="Layer of the source.")] = -1,
     target_layer: Annotated[int | None, typer.Option(help="Of the target; the same.")] = None,
+    level: LevelOfRows = None,
     method: Annotated[Method, typer.Option(help="What to fit.")] = Method.inn,
     corpus: CorpusFile = None,
     column: Column = "text",
@@ -57,8 +62,9 @@ def align(
     Example: fastinn align seed-0/ seed-1/ --layer -1 --corpus wiki.txt --out map
     """
     folder = RunFolder(out, overwrite=overwrite, mark="aligner.json")
-    x = Encoder(source, layers=[layer])
-    y = Encoder(target, layers=[layer if target_layer is None else target_layer])
+    rows = level or Level.token
+    x = encoder(source, str(layer), rows)
+    y = encoder(target, str(layer if target_layer is None else target_layer), rows)
     views = ("source", x.layers[0]), ("target", y.layers[0])
     text = corpus_of(corpus, column, documents)
     train, test = (
@@ -79,11 +85,11 @@ def align(
 
 
 def _aligner(method: Method, max_steps: int, random_state: int) -> Aligner:
-    if method is Method.inn:
-        return INN(max_steps=max_steps, random_state=random_state)
-    if method is Method.mlp:
-        return MLPMap(max_steps=max_steps, random_state=random_state)
-    return {Method.cca: CCA, Method.procrustes: Procrustes, Method.linear: LinearMap}[method]()
+    closed = {Method.cca: CCA, Method.procrustes: Procrustes, Method.linear: LinearMap}
+    if method in closed:
+        return closed[method]()
+    networks = {Method.inn: INN, Method.bert_inn: PublishedBertINN, Method.mlp: MLPMap}
+    return networks[method]().set_params(max_steps=max_steps, random_state=random_state)
 
 
 def _fit(aligner: Aligner, train: Stream, views: Sequence[View]) -> Aligner:

@@ -6,25 +6,28 @@ from typing import Annotated
 
 import typer
 
-from fastinn.align import INN, MLPMap
+from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.cli._options import (
     INN_STEPS,
     AsJson,
     Column,
     CorpusFile,
     Documents,
+    Level,
+    LevelOfRows,
     Out,
     Overwrite,
     RandomState,
     by_name,
     corpus_of,
     encoder,
-    numbers,
+    name,
+    network_cells,
     processors,
 )
 from fastinn.cli._run import run_comparison
 from fastinn.report.folder import RunFolder
-from fastinn.study.layers import Comparison
+from fastinn.study.layers import PAPER_DOCUMENTS, Comparison
 
 
 class Cells(StrEnum):
@@ -34,6 +37,13 @@ class Cells(StrEnum):
     same_layer = "same-layer"
 
 
+class Protocol(StrEnum):
+    """Settings that belong together."""
+
+    fastinn = "fastinn"
+    paper = "paper"
+
+
 def compare(
     models: Annotated[list[str], typer.Argument(help="Hub ids or folders, two or more.")],
     corpus: CorpusFile = None,
@@ -41,9 +51,20 @@ def compare(
     documents: Documents = None,
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 0,6,-1.")] = "all",
     cells: Annotated[Cells, typer.Option(help="Layer pairs of the linear family.")] = Cells.all,
+    level: LevelOfRows = None,
     networks: Annotated[
-        str, typer.Option(help="Layers at which INN and MLP are trained; '' for none.")
+        str,
+        typer.Option(help="Layers, or cells such as 3:5, to train INN and MLP at; '' for none."),
     ] = "-1",
+    published: Annotated[bool, typer.Option(help="Train BERT-INN beside the INN.")] = False,
+    hub: Annotated[
+        str | None,
+        typer.Option(help="Train one INN a model too: into 'consensus' or one model's space."),
+    ] = None,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="'paper': BERT-INN, forward error, 1600 mean-pooled samples."),
+    ] = Protocol.fastinn,
     max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = INN_STEPS,
     max_rows: Annotated[int, typer.Option(help="Rows a network trains on.", min=1)] = 200_000,
     jobs: Annotated[
@@ -62,15 +83,23 @@ def compare(
     Example: fastinn compare google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """
     folder = RunFolder(out, overwrite=overwrite)
-    encoders = by_name(models, lambda model: encoder(model, layers))
+    trained = network_cells(networks, "--networks")
+    paper = protocol is Protocol.paper
+    rows = level or (Level.sentence if paper else Level.token)
+    encoders = by_name(models, lambda model: encoder(model, layers, rows))
+    bert_inn = PublishedBertINN(max_steps=max_steps, random_state=random_state)
     how = Comparison(
         cells=cells.value,
-        network_layers=numbers(networks, "--networks") if networks else (),
+        network_layers=trained,
         inn=INN(max_steps=max_steps, random_state=random_state),
+        published=bert_inn if published or paper else None,
+        hub=None if hub is None else name(hub),
         mlp=MLPMap(random_state=random_state),
         max_rows=max_rows,
         n_jobs=jobs or processors(),
         storage=storage,
     )
+    if paper:
+        how, documents = how.as_published(), documents or PAPER_DOCUMENTS
     text = corpus_of(corpus, column, documents)
     run_comparison(encoders, text, how, folder, as_json, "fastinn compare")

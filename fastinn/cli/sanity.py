@@ -4,13 +4,21 @@ from typing import Annotated
 
 import typer
 
-from fastinn.cli._options import AsJson, Column, CorpusFile, Documents, RandomState, corpus_of
+from fastinn.cli._options import (
+    AsJson,
+    Column,
+    CorpusFile,
+    Documents,
+    RandomState,
+    corpus_of,
+    decimals,
+)
 from fastinn.cli._terminal import show
 from fastinn.embed import Encoder, stream
 from fastinn.embed.seeds import shipped_seeds
 from fastinn.report import terminal
 from fastinn.study.passes import run_pass
-from fastinn.study.sanity import sanity_check
+from fastinn.study.sanity import STRENGTHS, sanity_check, thorough_inn
 
 
 def sanity(
@@ -20,12 +28,18 @@ def sanity(
     column: Column = "text",
     documents: Documents = 140,
     max_rows: Annotated[int, typer.Option(help="Rows at most.", min=100)] = 150_000,
+    strengths: Annotated[
+        str, typer.Option(help="How far from linear the hidden networks are, such as 1,1.18,2.")
+    ] = ",".join(map(str, STRENGTHS)),
+    max_steps: Annotated[
+        int | None, typer.Option(help="Training steps of the INN; default: 4000.", min=0)
+    ] = None,
     random_state: RandomState = 0,
     as_json: AsJson = False,
 ) -> None:
     """Hide a known bijection in hidden states and see which methods recover it.
 
-    Example: fastinn sanity --layer -1
+    Example: fastinn sanity --layer -1 --strengths 1,1.18,2
     """
     encoder = Encoder(model or str(next(iter(shipped_seeds().values()))), layers=[layer])
     view = ("model", encoder.layers[0])
@@ -36,6 +50,13 @@ def sanity(
         max_rows=max_rows,
         label="read",
     )
-    found = sanity_check(done.rows[view], documents=done.documents, random_state=random_state)
+    inn = thorough_inn(encoder.n_features)
+    found = sanity_check(
+        done.rows[view],
+        documents=done.documents,
+        strengths=decimals(strengths, "--strengths"),
+        inn=inn if max_steps is None else inn.set_params(max_steps=max_steps),
+        random_state=random_state,
+    )
     records = [vars(recovery) for recovery in found]
     show(records, as_json, terminal.recovery_table)

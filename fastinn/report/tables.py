@@ -130,18 +130,9 @@ def fits(results: Results) -> list[Fit]:
         counted_from_other_side = not bijection and backward and order[source] > order[target]
         if fitted == "inverse" or counted_from_other_side:
             continue
-        round_trip = _round_trip(results, method, source, target, layers[source])
+        round_trip = number(record.get("round_trip"))
         found.append(Fit(method, source, target, record, backward, bijection, round_trip))
     return found
-
-
-def _round_trip(results: Results, method: str, source: str, target: str, layer: int) -> float:
-    """Return the round-trip error noted in training, NaN if there is none."""
-    for record in results.get("training", []):
-        here = (record["a"], record["b"], record["layer"]) == (source, target, layer)
-        if here and is_of(method, record["method"]):
-            return number(record.get("round_trip"))
-    return math.nan
 
 
 def is_of(method: str, family: str) -> bool:
@@ -178,7 +169,11 @@ def sentences(rows: Iterable[MethodRow]) -> list[str]:
     rows = list(rows)
     inn = next((row for row in rows if is_of(row.method, "INN")), None)
     free = next((row for row in rows if is_of(row.method, "MLP")), None)
-    linear = [row for row in rows if row.bijection and row is not inn]
+    hub = next((row for row in rows if is_of(row.method, "hub INN")), None)
+    networks = ("INN", "BERT-INN", "hub INN")
+    linear = [
+        row for row in rows if row.bijection and not any(is_of(row.method, n) for n in networks)
+    ]
     said = []
     if inn:
         said.append(f"{inn.method}, an invertible network, reaches {_shares(inn)}.")
@@ -190,6 +185,8 @@ def sentences(rows: Iterable[MethodRow]) -> list[str]:
     if inn and free and inn.both > 0 and free.both > 0:
         share = f"{inn.both / free.both:.0%}"
         said.append(f"So the bijection keeps {share} of what a network with no inverse reaches.")
+    if inn and hub:
+        said.append(f"{hub.method}, one map a model instead of one a pair, reaches {_shares(hub)}.")
     return said
 
 

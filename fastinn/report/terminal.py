@@ -37,15 +37,29 @@ def map_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def recovery_table(records: Iterable[Mapping[str, Any]]) -> Table:
-    """Show how well each method recovered each hidden bijection."""
-    table = _table("Held-out relative error", "hidden bijection", "method", "x -> y", "y -> x")
-    rows: dict[tuple[str, str], dict[str, float]] = {}
+    """Show how well each method recovered each hidden bijection, and how linear that is."""
+    table = _table(
+        "Held-out relative error",
+        "hidden bijection",
+        "a linear map leaves",
+        "method",
+        "x -> y",
+        "y -> x",
+    )
+    hidden: dict[str, dict[str, dict[str, float]]] = {}
     for record in records:
-        directions = rows.setdefault((record["bijection"], record["method"]), {})
-        directions[record["direction"]] = record["relative_mse"]
-    for (bijection, method), errors in rows.items():
-        table.add_row(bijection, method, f"{errors['x->y']:.1e}", f"{errors['y->x']:.1e}")
+        methods = hidden.setdefault(_hidden_name(record), {})
+        methods.setdefault(record["method"], {})[record["direction"]] = record["relative_mse"]
+    for name, methods in hidden.items():
+        left = f"{methods['LinearMap']['x->y']:.1e}" if "LinearMap" in methods else ""
+        for method, errors in methods.items():
+            table.add_row(name, left, method, f"{errors['x->y']:.1e}", f"{errors['y->x']:.1e}")
     return table
+
+
+def _hidden_name(record: Mapping[str, Any]) -> str:
+    strength = record["strength"]
+    return record["bijection"] if strength is None else f"{record['bijection']} x {strength:g}"
 
 
 def seed_table(cards: Mapping[str, Mapping[str, Any]]) -> Table:

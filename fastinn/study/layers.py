@@ -2,43 +2,69 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from pathlib import Path
 from platform import python_version
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
+from torch import Tensor
 from tqdm import tqdm
 
-from fastinn.align import CCA, INN, PWCCA, SVCCA, MLPMap, PairScores, all_pairs
-from fastinn.align.moment import Factors
+from fastinn.align import (
+    CCA,
+    INN,
+    PWCCA,
+    SVCCA,
+    LinearMap,
+    MLPMap,
+    PairScores,
+    Procrustes,
+    PublishedBertINN,
+    all_pairs,
+)
+from fastinn.align.moment import Factors, MomentAligner
 from fastinn.embed import Corpus, Source, stream
 from fastinn.embed.corpus import SPLITS, Split
 from fastinn.embed.stream import views_of
 from fastinn.metrics import (
+    cycle_error,
     error_scores,
     linear_cka_moments,
-    prediction_scores,
-    round_trip_error,
     similarity_moments,
 )
 from fastinn.moments import Moments, MomentsSize, Pairs
+from fastinn.study.hubs import CONSENSUS, hub_results
 from fastinn.study.passes import Pass, View, run_pass
+from fastinn.study.records import (
+    Record,
+    Results,
+    costs,
+    cycle_record,
+    network_name,
+    score_record,
+    training_record,
+)
+from fastinn.study.scores import bijection_records, map_scores
 
-Results: TypeAlias = dict[str, Any]
-Record: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[View, View]
 PairRows: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
 Network = TypeVar("Network", INN, MLPMap)
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
 _SAVE_EVERY_SECONDS = 10
+
+# Of the protocol of Ren et al. 2023, arXiv 2305.14555.
+PAPER_SAMPLES = 1600
+
+# So many that the training split holds about as many of them as the networks may see.
+PAPER_DOCUMENTS = round(PAPER_SAMPLES / (SPLITS["train"][1] - SPLITS["train"][0]))
 
 # Solved together: enough to share products, few enough to keep progress visible.
 _CELLS_AT_ONCE = 16
@@ -65,22 +91,44 @@ class Comparison:
     Attributes:
         cells: Layer pairs of the linear family: ``"all"``, or ``"same-layer"`` only.
         network_layers: Layers, negative ones counted from the end, at which an INN and two free
-            MLPs are trained for every pair.
+            MLPs are trained for every pair, and cells ``(i, j)``, at which they are trained from
+            layer ``i`` of each seed to layer ``j`` of each other.
         inn: The INN, unfitted.
+        published: BERT-INN to train beside it, unfitted; ``None``: none.
+        hub: Seed whose space one INN a seed is trained into, or ``"consensus"``, at each of the
+            ``network_layers`` that is no cell; ``None``: no hub.
         mlp: The free network, unfitted.
         max_rows: Rows the networks are trained on at most, the first of the training split; the
             closed forms use all.
+        n_candidates: Held-out rows, the first, that retrieval searches.
         n_jobs: Pairs whose networks are trained at the same time.
         storage: Folder for the moments where memory does not hold them; ``None``: in memory.
     """
 
     cells: Literal["all", "same-layer"] = "all"
-    network_layers: Sequence[int] = (-1,)
+    network_layers: Sequence[int | tuple[int, int]] = (-1,)
     inn: INN = field(default_factory=INN)
+    published: PublishedBertINN | None = None
+    hub: str | None = None
     mlp: MLPMap = field(default_factory=MLPMap)
     max_rows: int = 200_000
+    n_candidates: int = 10_000
     n_jobs: int = 1
     storage: Path | None = None
+
+    def as_published(self) -> Self:
+        """Return the same with the protocol of Ren et al.: 1600 samples, forward error, BERT-INN.
+
+        Their samples were sentences, so give it encoders of ``level="sentence"`` and no more
+        documents than leave as many to train on, for the closed forms use all.
+        """
+        forward = {"objective": "forward"}
+        return replace(
+            self,
+            inn=clone(self.inn).set_params(**forward),
+            published=clone(self.published or PublishedBertINN()).set_params(**forward),
+            max_rows=PAPER_SAMPLES,
+        )
 
 
 def compare(
@@ -115,6 +163,9 @@ def compare(
     if len(encoders) < 2:
         raise ValueError(f"there are {len(encoders)} seeds to compare, expected two or more")
     moments_size(encoders, how.cells).check(how.storage)
+    if how.hub not in (None, CONSENSUS, *encoders):
+        seeds = ", ".join(encoders)
+        raise ValueError(f"hub is {how.hub!r}, expected {CONSENSUS!r} or one of the seeds {seeds}")
     start = saved = time.perf_counter()
     networks = _network_pairs(encoders, how.network_layers)
     passes = _passes(encoders, corpus, how, networks)
@@ -122,6 +173,8 @@ def compare(
     try:
         for part in _parts(encoders, how, passes, networks):
             _add(results, part)
+            if "training" in part:
+                results["costs"] = costs(results["training"])
             now = time.perf_counter()
             results["seconds"] = now - start
             if now - saved > _SAVE_EVERY_SECONDS:
@@ -139,15 +192,17 @@ def _parts(
     networks: list[Pair],
 ) -> Iterator[Results]:
     """Yield the parts of the results, cheap ones first."""
-    linear = _Linear(passes)
+    linear = _Linear(passes, how.n_candidates)
     cells = list(_cells(encoders, how.cells))
     yield from tqdm(linear.cells(cells), "linear maps", len(cells), unit=" cells", disable=None)
-    if networks:
+    spectra = [(a, b) for a, b in networks if a[1] == b[1]]
+    if spectra:
         yield {
-            "spectra": [linear.spectrum(*pair) for pair in networks],
-            "null_band": linear.null_band(networks),
+            "spectra": [linear.spectrum(*pair) for pair in spectra],
+            "null_band": linear.null_band(spectra),
         }
     yield from _networks(networks, how, passes)
+    yield from _hubs(encoders, how, passes)
 
 
 def _add(results: Results, part: Results) -> None:
@@ -164,6 +219,7 @@ class _Linear:
     """The linear family on the moments of the three splits."""
 
     passes: dict[Split, Pass]
+    n_candidates: int
 
     def __post_init__(self) -> None:
         self._train = Factors(self.passes["train"].moments)
@@ -193,9 +249,25 @@ class _Linear:
             for way, (source, target) in enumerate(((a, b), (b, a))):
                 error, variance = found.error[method][place, way], found.variance[place, way]
                 width = self.passes["test"].moments.n_features[target]
-                scores = error_scores(float(error), float(variance), width)
-                records.append(_record(name, source, target, scores, inverse=one_map and way == 1))
+                inverse = one_map and way == 1
+                aligner = _closed_form(method, found.ridge, place, way)
+                scores = {
+                    **self._scores_of_rows(aligner, source, target, inverse),
+                    **error_scores(float(error), float(variance), width),
+                }
+                records.append(score_record(name, source, target, scores, inverse=inverse))
         return records
+
+    def _scores_of_rows(
+        self, aligner: MomentAligner, source: View, target: View, inverse: bool
+    ) -> dict[str, float]:
+        """Return what moments do not give, where test rows of both views are held."""
+        rows = self.passes["test"].rows
+        if not {source, target} <= rows.keys():
+            return {}
+        aligner.from_moments(self._train, *((target, source) if inverse else (source, target)))
+        x, y = rows[source].numpy(), rows[target].numpy()
+        return map_scores(aligner, x, y, inverse=inverse, n_candidates=self.n_candidates)
 
     def _similarities(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
         """Correlate held-out variates, beside those found in and held out of mispaired rows."""
@@ -231,6 +303,13 @@ class _Linear:
         return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
 
 
+def _closed_form(method: str, ridge: Tensor | None, place: int, way: int) -> MomentAligner:
+    """Return the unfitted aligner of a method of :func:`fastinn.align.all_pairs`."""
+    if method == "ridge" and ridge is not None:
+        return LinearMap(ridge=float(ridge[place, way]))
+    return {"Procrustes": Procrustes, "CCA": CCA, "least squares": LinearMap}[method]()
+
+
 def _networks(
     pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass]
 ) -> Iterator[Results]:
@@ -238,7 +317,49 @@ def _networks(
     # A second thread speeds up a network less than a second pair beside it.
     parallel = Parallel(n_jobs=how.n_jobs, return_as="generator")
     jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes)) for pair in pairs)
-    yield from tqdm(parallel(jobs), "networks", len(pairs), unit=" pairs", disable=None)
+    done = tqdm(parallel(jobs), "networks", len(pairs), unit=" pairs", disable=None)
+    bijections: dict[Pair, list[INN]] = {}
+    triangles = _triangles(pairs)
+    wanted = {side for triangle in triangles for side in combinations(triangle, 2)}
+    for pair, (part, trained) in zip(pairs, done, strict=True):
+        if pair in wanted:
+            bijections[pair] = trained
+        yield part
+    test = passes["test"].rows
+    yield {"cycles": [r for t in triangles for r in _cycles(t, bijections, test[t[0]].numpy())]}
+
+
+def _triangles(pairs: Sequence[Pair]) -> list[tuple[View, View, View]]:
+    """Return the first three seeds of each layer at which all their pairs are trained."""
+    found: dict[int, tuple[View, View, View]] = {}
+    known = set(pairs)
+    for a, b in pairs:
+        for _, c in (pair for pair in pairs if pair[0] == b):
+            if (a, c) in known and a[1] == b[1] == c[1]:
+                found.setdefault(a[1], (a, b, c))
+    return list(found.values())
+
+
+def _cycles(
+    triangle: tuple[View, View, View], bijections: Mapping[Pair, Sequence[INN]], x: np.ndarray
+) -> Iterator[Record]:
+    """Say how far pairwise maps, which know nothing of each other, lead from where they began."""
+    a, b, c = triangle
+    for ab, bc, ac in zip(bijections[a, b], bijections[b, c], bijections[a, c], strict=True):
+        error = cycle_error((ab.transform, bc.transform, ac.inverse_transform), x)
+        yield cycle_record(network_name(ab), triangle, error)
+
+
+def _hubs(
+    encoders: Mapping[str, Source], how: Comparison, passes: dict[Split, Pass]
+) -> Iterator[Results]:
+    """Train a hub at every layer at which single pairs are trained."""
+    if how.hub is None:
+        return
+    layers = [layer for layer in how.network_layers if isinstance(layer, int)]
+    for layer in tqdm(layers, "hubs", disable=None):
+        views = [_view(encoders, seed, layer) for seed in encoders]
+        yield hub_results(views, passes, how.inn, how.hub, n_candidates=how.n_candidates)
 
 
 def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
@@ -247,22 +368,25 @@ def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
     return {split: (done.rows[a].numpy(), done.rows[b].numpy()) for split, done in passes.items()}
 
 
-def _network_scores(pair: Pair, how: Comparison, rows: PairRows) -> Results:
-    """Train an INN and a free network a direction on one pair, and score them held-out."""
+def _network_scores(pair: Pair, how: Comparison, rows: PairRows) -> tuple[Results, list[INN]]:
+    """Train bijections and a free network a direction on one pair, and score them held-out."""
     a, b = pair
     x, y = rows["test"]
-    inn = _trained(how.inn, how, rows)
-    name = f"INN ({how.inn.objective})"
-    there = prediction_scores(y, inn.transform(x))
-    back = prediction_scores(x, inn.inverse_transform(y))
-    records = [_record(name, a, b, there), _record(name, b, a, back, inverse=True)]
+    scores, training, bijections = [], [], []
+    for template in (how.inn, how.published):
+        if template is not None:
+            fitted = _trained(template, how, rows)
+            name = network_name(fitted)
+            both = bijection_records(name, fitted, (a, b), (x, y), how.n_candidates)
+            scores += both
+            training.append(training_record(name, a, b, fitted, both[0]["round_trip"]))
+            bijections.append(fitted)
     reversed_rows: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
     for source, target, its_rows in ((a, b, rows), (b, a, reversed_rows)):
         free = _trained(how.mlp, how, its_rows)
-        seen, true = its_rows["test"]
-        scores = prediction_scores(true, free.transform(seen))
-        records.append(_record("MLP (free)", source, target, scores))
-    return {"scores": records, "training": [_training(name, a, b, inn, round_trip_error(inn, x))]}
+        found = map_scores(free, *its_rows["test"], n_candidates=how.n_candidates)
+        scores.append(score_record("MLP (free)", source, target, found))
+    return {"scores": scores, "training": training}, bijections
 
 
 def _trained(template: Network, how: Comparison, rows: PairRows) -> Network:
@@ -274,26 +398,6 @@ def _trained(template: Network, how: Comparison, rows: PairRows) -> Network:
     if fitted.interrupted_:
         raise KeyboardInterrupt  # what is finished is kept; a map cut short is not
     return fitted
-
-
-def _training(method: str, a: View, b: View, inn: INN, round_trip: float) -> Record:
-    history = {name: values for name, values in inn.history_.items() if name != "seconds"}
-    place = {"method": method, "a": a[0], "b": b[0], "layer": a[1]}
-    return place | history | {"best_step": inn.best_step_, "round_trip": round_trip}
-
-
-def _record(
-    method: str, source: View, target: View, scores: Mapping[str, Any], inverse: bool = False
-) -> Record:
-    return {
-        "method": method,
-        "source": source[0],
-        "target": target[0],
-        "source_layer": source[1],
-        "target_layer": target[1],
-        "fitted": "inverse" if inverse else "direct",
-        **{name: scores[name] for name in ("r2", "relative_mse", "mse")},
-    }
 
 
 def _similarity(measure: str, a: View, b: View, value: float, null: float) -> Record:
@@ -309,21 +413,27 @@ def _cells(encoders: Mapping[str, Source], cells: str) -> Iterator[Pair]:
                 yield (a, i), (b, j)
 
 
-def _network_pairs(encoders: Mapping[str, Source], layers: Sequence[int]) -> list[Pair]:
-    """Return the same-layer pairs of views that networks are trained on."""
+def _network_pairs(
+    encoders: Mapping[str, Source], layers: Sequence[int | tuple[int, int]]
+) -> list[Pair]:
+    """Return the pairs of views that networks are trained on; a cell takes each pair twice."""
     pairs = []
-    for layer in layers:
-        for a, b in combinations(encoders, 2):
-            views = [(seed, layer % (encoders[seed].n_layers + 1)) for seed in (a, b)]
-            missing = [view for view in views if view[1] not in encoders[view[0]].layers]
-            if missing:
-                seed, index = missing[0]
-                raise ValueError(
-                    f"a network is wanted at layer {index} of {seed}, whose layers "
-                    f"{encoders[seed].layers} are read; add it to them"
-                )
-            pairs.append((views[0], views[1]))
-    return pairs
+    for cell in layers:
+        i, j = (cell, cell) if isinstance(cell, int) else cell
+        ordered = combinations(encoders, 2) if i == j else permutations(encoders, 2)
+        pairs += [(_view(encoders, a, i), _view(encoders, b, j)) for a, b in ordered]
+    return list(dict.fromkeys(pairs))
+
+
+def _view(encoders: Mapping[str, Source], seed: str, layer: int) -> View:
+    """Return a seed at a layer that may be counted from the end, checked that it is read."""
+    index = layer % (encoders[seed].n_layers + 1)
+    if index not in encoders[seed].layers:
+        raise ValueError(
+            f"a network is wanted at layer {index} of {seed}, whose layers "
+            f"{encoders[seed].layers} are read; add it to them"
+        )
+    return seed, index
 
 
 def moments_size(encoders: Mapping[str, Source], cells: str) -> MomentsSize:
@@ -371,6 +481,7 @@ def _header(
         "corpus": {
             "name": corpus.name,
             "hash": corpus.fingerprint(),
+            "level": first.level,
             "tokenizer_hash": first.tokens.fingerprint(),
             "documents": {split: done.n_documents for split, done in passes.items()},
             "tokens": {split: int(done.moments.count) for split, done in passes.items()},
@@ -382,6 +493,8 @@ def _header(
             "network rows": how.max_rows,
             "INN": how.inn.get_params(),
             "MLP": how.mlp.get_params(),
+            **({"BERT-INN": how.published.get_params()} if how.published else {}),
+            **({"hub": how.hub} if how.hub else {}),
         },
     }
 

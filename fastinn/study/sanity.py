@@ -17,11 +17,14 @@ from fastinn.align.inn import INN
 from fastinn.align.linear import LinearMap
 from fastinn.align.mlp import MLPMap
 from fastinn.align.procrustes import Procrustes
-from fastinn.nn import BertINN, InvertibleLinear, bert_inn
+from fastinn.nn import BertINN, Flow, InvertibleLinear, bert_inn
 
-HiddenBijection = Literal["bert-inn", "rotation", "identity"]
+HiddenBijection = Literal["bert-inn", "mixed", "rotation", "identity"]
 Direction = Literal["x->y", "y->x"]
 
+STRENGTHS = (1.18, 2.0)
+
+_WITH_STRENGTH = ("bert-inn", "mixed")
 _TEST_SHARE = 0.2
 _BATCH_ROWS = 16_384
 
@@ -32,6 +35,7 @@ class Recovery:
 
     Attributes:
         bijection: The hidden bijection ``f``.
+        strength: How far it is from linear; ``None`` for one that is linear.
         method: Class name of the aligner.
         direction: Which rows are predicted from which.
         r2: Variance-weighted R2.
@@ -39,6 +43,7 @@ class Recovery:
     """
 
     bijection: HiddenBijection
+    strength: float | None
     method: str
     direction: Direction
     r2: float
@@ -64,7 +69,7 @@ def sanity_check(
     *,
     documents: Array | None = None,
     bijections: Sequence[HiddenBijection] = get_args(HiddenBijection),
-    strength: float = 1.18,
+    strengths: Sequence[float] = STRENGTHS,
     inn: INN | None = None,
     mlp: MLPMap | None = None,
     random_state: int = 0,
@@ -77,22 +82,27 @@ def sanity_check(
     Args:
         x: Rows, shape ``(n, d)``.
         documents: Integer document of each row, shape ``(n,)``; ``None``: each row is its own.
-        bijections: Which ``f`` to hide: a random BERT-INN, a random rotation, the identity.
-        strength: Gain on the weights of the BERT-INN. At 1, the published initialisation, it is
-            nearly linear; at 1.18 linear maps leave 5 to 10 % of the variance, at 2 a quarter.
+        bijections: Which ``f`` to hide: a random BERT-INN; two of them with a rotation between,
+            mixed; a random rotation; the identity.
+        strengths: Gains on the weights of the BERT-INNs; each is hidden once. At 1, the published
+            initialisation, a BERT-INN is nearly linear; at 1.18 linear maps leave 5 to 10 % of the
+            variance, at 2 a quarter.
         inn: The INN to train.
         mlp: The free network to train.
         random_state: Seed of the hidden bijections.
         progress: Show a progress bar if stderr is a terminal.
 
     Returns:
-        One entry a bijection, method and direction.
+        One entry a bijection, strength, method and direction.
 
     Raises:
-        ValueError: If a bijection is unknown, or the rows are not finite.
+        ValueError: If a bijection is unknown, there is no strength or one is not positive, or the
+            rows are not finite.
     """
     for bijection in bijections:
         _checks.one_of(bijection, get_args(HiddenBijection), "bijection")
+    if not strengths or min(strengths) <= 0:
+        raise ValueError(f"strengths is {list(strengths)}, expected one positive number or more")
     rows = _standardised(_checks.rows(x))
     numbers = document_numbers(documents, rows)
     methods = (
@@ -100,33 +110,47 @@ def sanity_check(
         CCA(),
         LinearMap(),
         mlp or MLPMap(max_steps=600, progress=progress),
-        inn or _thorough_inn(rows.shape[1], progress),
+        inn or thorough_inn(rows.shape[1]).set_params(progress=progress),
     )
     found: list[Recovery] = []
-    for bijection in bijections:
-        hidden = _hidden(bijection, rows.shape[1], strength, random_state)
-        split = _split(rows, numbers, hidden)
-        for method in tqdm(methods, desc=bijection, disable=None if progress else True):
-            found += _recover(bijection, method, split)
+    for what, strength in _settings(bijections, strengths):
+        split = _split(rows, numbers, _hidden(what, rows.shape[1], strength, random_state))
+        for method in tqdm(methods, desc=what, disable=None if progress else True):
+            found += [
+                Recovery(what, strength, type(method).__name__, direction, score, 1 - score)
+                for direction, score in _recovered(method, split)
+            ]
     return found
 
 
-def _thorough_inn(d: int, progress: bool) -> INN:
-    """The hidden bijections leave no noise, so width and steps keep on helping."""
-    return INN(max_steps=4000, hidden=2 * d, batch_size=512, lr=2e-2, progress=progress)
+def thorough_inn(d: int) -> INN:
+    """Return the INN that is trained by default.
+
+    The hidden bijections leave no noise, so width and steps keep on helping.
+
+    Args:
+        d: Width of the space.
+    """
+    return INN(max_steps=4000, hidden=2 * d, batch_size=512, lr=2e-2)
 
 
-def _recover(bijection: HiddenBijection, method: Aligner, rows: _Rows) -> Iterator[Recovery]:
-    """Fit once if the method is a bijection, else once a direction."""
-    name = type(method).__name__
-    forward = _fitted(method, rows).score(rows.x_test, rows.y_test)
+def _settings(
+    bijections: Sequence[HiddenBijection], strengths: Sequence[float]
+) -> Iterator[tuple[HiddenBijection, float | None]]:
+    """Yield each bijection, those that have a strength once with each."""
+    for bijection in bijections:
+        for strength in strengths if bijection in _WITH_STRENGTH else (None,):
+            yield bijection, strength
+
+
+def _recovered(method: Aligner, rows: _Rows) -> Iterator[tuple[Direction, float]]:
+    """Yield the R2 of each direction; a bijection is fitted once, others once a direction."""
+    yield "x->y", _fitted(method, rows).score(rows.x_test, rows.y_test)
     if isinstance(method, Bijection):
-        inverse = method.score_inverse(rows.x_test, rows.y_test)
+        yield "y->x", method.score_inverse(rows.x_test, rows.y_test)
     else:
         back = rows.reversed()
-        inverse = _fitted(method, back).score(back.x_test, back.y_test)
-    yield Recovery(bijection, name, "x->y", forward, 1 - forward)
-    yield Recovery(bijection, name, "y->x", inverse, 1 - inverse)
+        yield "y->x", _fitted(method, back).score(back.x_test, back.y_test)
 
 
 def _fitted(method: Aligner, rows: _Rows) -> Aligner:
@@ -147,12 +171,15 @@ def _standardised(rows: Tensor) -> Tensor:
     return (rows - rows.mean(dim=0)) / rows.std(dim=0).clamp(min=torch.finfo(rows.dtype).tiny)
 
 
-def _hidden(kind: HiddenBijection, d: int, strength: float, seed: int) -> nn.Module:
+def _hidden(kind: HiddenBijection, d: int, strength: float | None, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if strength is None:
+            return InvertibleLinear(d, weight=torch.eye(d) if kind == "identity" else None)
+        first = _strengthened(bert_inn(d), strength)
         if kind == "bert-inn":
-            return _strengthened(bert_inn(d), strength)
-        return InvertibleLinear(d, weight=torch.eye(d) if kind == "identity" else None)
+            return first
+        return Flow(first, InvertibleLinear(d), _strengthened(bert_inn(d), strength))
 
 
 def _strengthened(flow: BertINN, strength: float) -> BertINN:

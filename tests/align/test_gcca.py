@@ -5,7 +5,7 @@ from sklearn.exceptions import NotFittedError
 from tolerances import MOMENTS
 
 from fastinn import Moments
-from fastinn.align import CCA, GCCA, Factors
+from fastinn.align import CCA, GCCA, Factors, load_aligner
 
 
 def planted(n=600, shared=3, widths=(5, 6, 7), noise=0.0, seed=0):
@@ -120,6 +120,27 @@ def test_a_choice_of_views_and_the_kind_of_the_rows():
     assert out.shape == (600, 2)
 
 
+def test_consensus_is_what_the_views_predict():
+    views, _ = planted()
+    fitted = GCCA(3).fit(views)
+    found = fitted.consensus(views)
+    np.testing.assert_allclose(found.T @ found / len(found), np.eye(3), atol=MOMENTS)
+    np.testing.assert_allclose(found, fitted.transform("v1", views["v1"]), atol=MOMENTS)
+
+
+@pytest.mark.parametrize("names", ["ab", [("seed", 0), ("seed", 3)]], ids=["names", "layers"])
+def test_save_and_load(tmp_path, names):
+    rows = dict(zip(names, planted(noise=0.4)[0].values(), strict=False))
+    fitted = GCCA(3, ridge=0.1).fit(rows)
+    fitted.save(tmp_path)
+    loaded = load_aligner(tmp_path)
+    assert (loaded.n_components, loaded.ridge) == (3, 0.1)
+    assert list(loaded.maps_) == list(names)
+    for view, x in rows.items():
+        np.testing.assert_array_equal(loaded.transform(view, x), fitted.transform(view, x))
+    np.testing.assert_array_equal(loaded.consensus(rows), fitted.consensus(rows))
+
+
 VIEWS, _ = planted(n=40)
 
 
@@ -141,8 +162,24 @@ VIEWS, _ = planted(n=40)
         (lambda: GCCA().transform("v0", VIEWS["v0"]), NotFittedError, "GCCA"),
         (lambda: GCCA().fit(VIEWS).transform("v9", VIEWS["v0"]), ValueError, "unknown view 'v9'"),
         (lambda: GCCA().fit(VIEWS).transform("v0", VIEWS["v1"]), ValueError, "fitted on 5"),
+        (lambda: GCCA().fit(VIEWS).consensus({"v0": VIEWS["v0"]}), ValueError, r"views \['v0'\], "),
+        (
+            lambda: GCCA().fit(VIEWS).consensus({**VIEWS, "v1": VIEWS["v1"][1:]}),
+            ValueError,
+            "view 'v0' has 40 rows and view 'v1' has 39",
+        ),
     ],
-    ids=["one view", "many", "none", "few rows", "not fitted", "unknown", "width"],
+    ids=[
+        "one view",
+        "many",
+        "none",
+        "few rows",
+        "not fitted",
+        "unknown",
+        "width",
+        "missing view",
+        "unpaired",
+    ],
 )
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):

@@ -80,8 +80,9 @@ def _linear_scores(rng, names, layers):
 def _network_scores(rng, pairs, last):
     for method, level in NETWORKS.items():
         back = "inverse" if method in BIJECTIONS else "direct"
+        trip = {"round_trip": 2e-6} if method in BIJECTIONS else {}
         for a, b in pairs:
-            yield _score(method, a, b, (last, last), level + 0.02 * rng.normal())
+            yield _score(method, a, b, (last, last), level + 0.02 * rng.normal()) | trip
             yield _score(method, b, a, (last, last), level + 0.02 * rng.normal(), back)
 
 

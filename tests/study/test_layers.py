@@ -1,15 +1,18 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
 
 from fastinn import Encoder, stream
-from fastinn.align import CCA, INN, LinearMap
+from fastinn.align import CCA, INN, LinearMap, MLPMap, Procrustes, PublishedBertINN
+from fastinn.metrics import row_scores
 from fastinn.moments import _storage
 from fastinn.study.layers import Comparison, compare
 
+ROW_SCORES = {"l2", "cosine", "retrieval"}
 ONE_WAY = {"least squares", "ridge", "MLP (free)"}
 BIJECTIONS = {"Procrustes", "CCA map", "INN (two-way)"}
 
@@ -56,6 +59,43 @@ def test_scores_are_those_of_the_test_rows(results, encoders, corpus, cell):
     assert found["r2"] == pytest.approx(fitted.score(test[a], test[b]), abs=1e-4)
 
 
+@pytest.mark.parametrize("inverse", [False, True], ids=["map", "inverse"])
+@pytest.mark.parametrize("method", ["CCA map", "Procrustes"])
+def test_bijections_are_scored_on_rows(results, encoders, corpus, method, inverse):
+    train, test = (rows(encoders, corpus, split) for split in ("train", "test"))
+    a, b = ("seed-0", 3), ("seed-1", 3)
+    fitted = {"CCA map": CCA(), "Procrustes": Procrustes()}[method].fit(train[a], train[b])
+    source, target = (b, a) if inverse else (a, b)
+    predicted = (fitted.inverse_transform if inverse else fitted.transform)(test[source])
+    expected = row_scores(test[target], predicted)
+    places = dict(zip(("source", "target"), (source[0], target[0]), strict=True))
+    found = record(results, method=method, source_layer=3, target_layer=3, **places)
+    for name in ("l2", "cosine", "r2"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-3)
+    assert ("round_trip" in found) is not inverse
+
+
+def test_row_scores_are_there_where_rows_are_held(results):
+    for found in results["scores"]:
+        held = found["source_layer"] == found["target_layer"] == 3
+        assert (found.keys() >= ROW_SCORES) is held
+        assert ("round_trip" in found) is (
+            held and found["fitted"] == "direct" and found["method"] in BIJECTIONS
+        )
+
+
+def test_ridge_on_rows_is_the_one_that_was_chosen(results, encoders, corpus):
+    train, validation, test = (
+        rows(encoders, corpus, split) for split in ("train", "validation", "test")
+    )
+    a, b = ("seed-1", 3), ("seed-0", 3)
+    ridge = LinearMap(ridge="validation")
+    ridge.fit(train[a], train[b], validation=(validation[a], validation[b]))
+    found = record(results, method="ridge", source="seed-1", source_layer=3, target_layer=3)
+    expected = row_scores(test[b], ridge.transform(test[a]))
+    assert found["l2"] == pytest.approx(expected["l2"], rel=1e-3)
+
+
 def test_spectrum_is_beside_its_null(results, encoders, corpus):
     train = rows(encoders, corpus, "train")
     expected = CCA().fit(train["seed-0", 3], train["seed-1", 3]).correlations_
@@ -80,6 +120,83 @@ def test_results_are_json_and_say_what_was_run(results):
     assert json.loads(json.dumps(results)) == results
     assert results["models"][0]["weights_hash"] != results["models"][1]["weights_hash"]
     assert results["training"][0]["round_trip"] < 1e-3
+
+
+def test_networks_at_a_cell_are_trained_for_each_directed_pair(encoders, corpus, quick):
+    how = replace(quick, cells="same-layer", network_layers=[-1, (1, -1)])
+    found = compare(encoders, corpus, how)
+    cells = Counter(
+        (r["source"], r["source_layer"], r["target"], r["target_layer"], r["fitted"])
+        for r in found["scores"]
+        if r["method"] == "INN (two-way)"
+    )
+    one, other = "seed-0", "seed-1"
+    assert cells == Counter(
+        [
+            *[(one, 3, other, 3, "direct"), (other, 3, one, 3, "inverse")],
+            *[(one, 1, other, 3, "direct"), (other, 3, one, 1, "inverse")],
+            *[(other, 1, one, 3, "direct"), (one, 3, other, 1, "inverse")],
+        ]
+    )
+    assert [s["layer"] for s in found["spectra"]] == [3]
+    assert {(t["layer"], t["target_layer"]) for t in found["training"]} == {(3, 3), (1, 3)}
+    free = [r for r in found["scores"] if r["method"] == "MLP (free)"]
+    assert Counter((r["source_layer"], r["target_layer"]) for r in free) == {
+        (3, 3): 2,
+        (1, 3): 2,
+        (3, 1): 2,
+    }
+
+
+@pytest.fixture(scope="module", params=["consensus", "seed-1"])
+def with_hub(request, three_seeds, corpus, quick):
+    how = replace(
+        quick, cells="same-layer", hub=request.param, published=PublishedBertINN(max_steps=5)
+    )
+    return request.param, compare(three_seeds, corpus, how)
+
+
+def test_a_hub_scores_every_directed_pair(with_hub):
+    common, found = with_hub
+    scores = [r for r in found["scores"] if r["method"] == f"hub INN (two-way, {common})"]
+    assert Counter((r["source"], r["target"]) for r in scores) == Counter(
+        permutations(["seed-0", "seed-1", "seed-2"], 2)
+    )
+    assert {(r["source_layer"], r["target_layer"]) for r in scores} == {(3, 3)}
+    assert all(r.keys() >= ROW_SCORES for r in scores)
+    assert all(r["round_trip"] < 1e-4 for r in scores if r["fitted"] == "direct")
+
+
+def test_only_the_hub_closes_a_cycle(with_hub):
+    common, found = with_hub
+    errors = {entry["method"]: entry["cycle_error"] for entry in found["cycles"]}
+    assert errors[f"hub INN (two-way, {common})"] < 1e-4
+    assert errors["INN (two-way)"] > 1e-2
+    assert {tuple(entry["seeds"]) for entry in found["cycles"]} == {("seed-0", "seed-1", "seed-2")}
+
+
+def test_the_cost_of_a_hub_is_counted(with_hub):
+    common, found = with_hub
+    maps = {entry["method"]: entry["maps"] for entry in found["costs"]}
+    hub = 3 if common == "consensus" else 2
+    assert maps == {
+        "INN (two-way)": 3,
+        "BERT-INN (forward)": 3,
+        f"hub INN (two-way, {common})": hub,
+    }
+    assert all(entry["seconds"] > 0 for entry in found["costs"])
+
+
+def test_an_unknown_hub_is_refused(encoders, corpus):
+    with pytest.raises(ValueError, match="hub is 'seed-9', expected 'consensus' or one of"):
+        compare(encoders, corpus, Comparison(hub="seed-9"))
+
+
+def test_the_published_protocol():
+    how = Comparison(inn=INN(max_steps=7), mlp=MLPMap(max_steps=3), n_jobs=2).as_published()
+    assert (how.inn.objective, how.inn.max_steps) == ("forward", 7)
+    assert how.published.objective == "forward"
+    assert (how.max_rows, how.mlp.max_steps, how.n_jobs) == (1600, 3, 2)
 
 
 def test_same_layer_cells_only(encoders, corpus):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastinn.align import INN, MLPMap
+from fastinn.report.terminal import recovery_table
 from fastinn.study import sanity_check
 
 
@@ -13,41 +14,73 @@ def found():
     entries = sanity_check(
         torch.randn(3000, 8) * 5 + 3,
         documents=torch.arange(3000) // 10,
-        strength=1.7,
+        strengths=[1.2, 1.7],
         inn=INN(max_steps=150, batch_size=128, n_couplings=6, progress=False),
         mlp=MLPMap(max_steps=50, batch_size=128, progress=False),
         progress=False,
     )
-    return {(e.bijection, e.method, e.direction): e for e in entries}
+    return {(e.bijection, e.strength, e.method, e.direction): e for e in entries}
 
 
 DIRECTIONS = pytest.mark.parametrize("direction", ["x->y", "y->x"])
 
 
 def test_every_method_meets_every_bijection_both_ways(found):
-    assert len(found) == 3 * 5 * 2
+    assert len(found) == (2 * 2 + 2) * 5 * 2
     assert all(e.relative_mse == 1 - e.r2 for e in found.values())
 
 
+NETWORKS = pytest.mark.parametrize("bijection", ["bert-inn", "mixed"])
+
+
 @DIRECTIONS
+@NETWORKS
 @pytest.mark.parametrize("method", ["Procrustes", "CCA", "LinearMap"])
-def test_linear_maps_miss_the_hidden_inn(found, method, direction):
-    assert found["bert-inn", method, direction].relative_mse > 0.05
+def test_linear_maps_miss_the_hidden_networks(found, bijection, method, direction):
+    assert found[bijection, 1.7, method, direction].relative_mse > 0.05
 
 
 @DIRECTIONS
-def test_the_inn_leaves_half_of_what_linear_maps_leave(found, direction):
-    linear = found["bert-inn", "LinearMap", direction].relative_mse
-    assert found["bert-inn", "INN", direction].relative_mse < linear / 2
+@NETWORKS
+def test_strength_is_what_linear_maps_miss(found, bijection, direction):
+    weak, strong = (found[bijection, s, "LinearMap", direction].relative_mse for s in (1.2, 1.7))
+    assert 1e-4 < weak < strong / 2
+
+
+@DIRECTIONS
+@pytest.mark.parametrize(("bijection", "share"), [("bert-inn", 0.5), ("mixed", 0.7)])
+def test_the_inn_leaves_less_than_linear_maps(found, bijection, share, direction):
+    linear = found[bijection, 1.7, "LinearMap", direction].relative_mse
+    assert found[bijection, 1.7, "INN", direction].relative_mse < share * linear
 
 
 @DIRECTIONS
 @pytest.mark.parametrize("bijection", ["rotation", "identity"])
 @pytest.mark.parametrize("method", ["Procrustes", "CCA", "LinearMap", "INN", "MLPMap"])
 def test_every_method_recovers_linear_bijections(found, bijection, method, direction):
-    assert found[bijection, method, direction].relative_mse < 1e-6
+    assert found[bijection, None, method, direction].relative_mse < 1e-6
 
 
-def test_an_unknown_bijection_is_named():
-    with pytest.raises(ValueError, match="bijection is 'cube', expected one of"):
-        sanity_check(torch.randn(10, 2), bijections=["cube"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"bijections": ["cube"]}, "bijection is 'cube', expected one of"),
+        ({"strengths": []}, r"strengths is \[\], expected one positive number or more"),
+        ({"strengths": [1.0, -1.0]}, r"strengths is \[1.0, -1.0\], expected"),
+    ],
+    ids=["bijection", "no strength", "negative"],
+)
+def test_bad_input(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        sanity_check(torch.randn(10, 2), **wrong)
+
+
+def test_the_table_names_strength_and_what_linear_maps_leave(found):
+    table = recovery_table(vars(entry) for entry in found.values())
+    names, left = (list(column.cells) for column in table.columns[:2])
+    assert set(names) == {
+        *("bert-inn x 1.2", "bert-inn x 1.7", "mixed x 1.2", "mixed x 1.7"),
+        *("rotation", "identity"),
+    }
+    linear = found["mixed", 1.7, "LinearMap", "x->y"].relative_mse
+    assert set(left[15:20]) == {f"{linear:.1e}"}
