@@ -188,6 +188,13 @@ class Corpus:
         """Iterate over all documents."""
         return self.documents()
 
+    def share_before(self, place: Cursor) -> float | None:
+        """Return which share of the whole text is in front of ``place``, to tell how far one is.
+
+        ``None`` where nobody knows before the end: streamed data sets, compressed and remote files.
+        """
+        return self._source.share_before(place)
+
     def fingerprint(self) -> str:
         """Hash of every document in order, 32 hexadecimal digits."""
         whole = hashlib.blake2b(digest_size=16)

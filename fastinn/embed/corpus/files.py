@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from fastinn.embed.corpus.document import BEGINNING, Cursor
 from fastinn.embed.corpus.parquet import read_parquet
-from fastinn.embed.corpus.paths import changed, ending, files_at
+from fastinn.embed.corpus.paths import changed, ending, files_at, plain_size
 from fastinn.embed.corpus.plain import read_jsonl, read_txt
 from fastinn.embed.corpus.reading import TOO_LONG, Fault
 from fastinn.embed.corpus.records import Record
@@ -47,6 +47,14 @@ class Files:
                 number += 1
                 yield Record(content, None, f"{path}:{line}", Cursor(number, file, row, byte))
             start = BEGINNING
+
+    def share_before(self, place: Cursor) -> float | None:
+        """Return which share of the bytes is in front of ``place``, if they can be counted."""
+        sizes = [plain_size(path) for path in self._paths]
+        if ending(self._paths[place.file]) == ".parquet" or None in sizes:
+            return None
+        counted = [size or 0 for size in sizes]
+        return (sum(counted[: place.file]) + place.byte) / max(1, sum(counted))
 
     def _rows(self, path: str, start: Cursor = BEGINNING) -> Iterator[Row]:
         return _READERS[ending(path)](path, self._column, self._longest, start)

@@ -51,6 +51,10 @@ class HubDataset:
                 yield Record(content, None, place, Cursor(number, file, row))
             start = BEGINNING
 
+    def share_before(self, place: Cursor) -> float | None:
+        """Say that it is not known: what is streamed tells its length at its end."""
+        return None
+
     def _batches(self, rows: Any, rows_at_once: int = ROWS_AT_ONCE) -> Iterator[Any]:
         try:
             yield from rows.iter(rows_at_once)

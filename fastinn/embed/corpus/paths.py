@@ -37,6 +37,13 @@ def files_at(path: str) -> list[str]:
     return [path]
 
 
+def plain_size(path: str) -> int | None:
+    """Return the bytes of a local file; ``None`` if it is remote or compressed."""
+    if "://" in path or PurePosixPath(path).suffix in _COMPRESSED:
+        return None
+    return Path(path).stat().st_size
+
+
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
     """Open a file to read bytes, those that it holds if it is compressed.

@@ -30,6 +30,9 @@ class Source(Protocol):
     def records(self, start: Cursor) -> Iterator[Record]:
         """Yield the records behind ``start``, all of them, in order."""
 
+    def share_before(self, place: Cursor) -> float | None:
+        """Return which share of the text is in front of ``place``; ``None`` if nobody knows."""
+
 
 class Held:
     """Texts in memory.
@@ -48,6 +51,10 @@ class Held:
         texts = islice(self._read(), start.number, None)
         for number, (key, text) in enumerate(texts, start=start.number + 1):
             yield Record(text, key, f"{self._name}:{number}", Cursor(number, row=number))
+
+    def share_before(self, place: Cursor) -> float | None:
+        """Return which share of the texts is in front of ``place``."""
+        return place.number / max(1, len(self._read()))
 
 
 def checked(content: str | Fault, max_characters: int) -> str | Fault:

@@ -1,0 +1,139 @@
+"""Hidden states of many seeds into stores, by one process or by many."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastinn import distributed
+from fastinn.embed.corpus import Corpus
+from fastinn.embed.encoder import Encoder
+from fastinn.embed.paired import Block, position_of
+from fastinn.embed.reading import TOKENS_PER_BLOCK, Position
+from fastinn.embed.source import Encoded
+from fastinn.embed.store import StoreHeader, StoreWriter
+from fastinn.embed.text_stream import TextStream
+
+_REVISION_LETTERS = 12
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process extracts: some seeds, on one shard of the text.
+
+    Attributes:
+        seeds: Names of the seeds.
+        writer: Which shard of the text.
+        writers: Number of shards.
+    """
+
+    seeds: tuple[str, ...]
+    writer: int
+    writers: int
+
+
+def share_of(seeds: Sequence[str], rank: int, world_size: int) -> Share:
+    """Divide seeds and text among processes, so that each loads as few models as possible.
+
+    Args:
+        seeds: Names of all seeds.
+        rank: Which process.
+        world_size: How many there are.
+    """
+    groups = math.gcd(len(seeds), world_size)
+    return Share(tuple(seeds[rank % groups :: groups]), rank // groups, world_size // groups)
+
+
+def store_path(folder: Path, name: str, encoder: Encoder) -> Path:
+    """Return where the store of a seed lies in ``folder``: its name and revision."""
+    return folder / f"{name}@{(encoder.revision or 'local')[:_REVISION_LETTERS]}"
+
+
+def store_header(encoder: Encoder, corpus: Corpus, dtype: str) -> StoreHeader:
+    """Return what a store of these states says of itself."""
+    return StoreHeader(
+        model=encoder.source,
+        revision=encoder.revision,
+        weights=encoder.fingerprint(),
+        tokenizer=encoder.tokens_fingerprint,
+        level=encoder.level,
+        max_length=encoder.tokens.max_length,
+        precision=encoder.precision,
+        dtype=dtype,
+        layers=tuple(encoder.layers),
+        n_layers=encoder.n_layers,
+        n_features=encoder.n_features,
+        corpus=corpus.name,
+    )
+
+
+def extract(
+    encoders: Mapping[str, Encoder],
+    corpus: Corpus,
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    tokens_per_block: int = TOKENS_PER_BLOCK,
+) -> dict[str, Path]:
+    """Write the hidden states of every seed into a store of its own.
+
+    A run that was killed is gone on with by the same call; what is committed is not encoded
+    again, and the stores end with the bytes of a run that nothing happened to. Under several ranks
+    each writes its share of seeds and text.
+
+    Args:
+        encoders: Name and encoder of each seed.
+        corpus: Text.
+        folder: Where the stores are made, ``<name>@<revision>`` each.
+        dtype: What rows are stored in: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        tokens_per_block: Tokens that are encoded before they are written.
+
+    Returns:
+        The store of each seed, those of other ranks too.
+
+    Raises:
+        ValueError: If a store there is of other models, settings or text, or damaged.
+        OSError: If the disk is full or fails.
+    """
+    share = share_of(list(encoders), distributed.rank(), distributed.world_size())
+    paths = {name: store_path(folder, name, encoder) for name, encoder in encoders.items()}
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                StoreWriter(
+                    paths[name],
+                    store_header(encoders[name], corpus, dtype),
+                    share.writer,
+                    share.writers,
+                )
+            )
+            for name in share.seeds
+        }
+        pending = {name: writer for name, writer in writers.items() if not writer.finished}
+        if pending:
+            text = corpus.shard(share.writer, share.writers)
+            mine = {name: encoders[name] for name in pending}
+            _write(TextStream(mine, text, tokens_per_block), pending)
+    return paths
+
+
+def _write(stream: TextStream, writers: Mapping[str, StoreWriter]) -> None:
+    """Read on behind the writer that is furthest back; the others skip what they have."""
+    reached = {name: _position(writer) for name, writer in writers.items()}
+    start = min(reached.values(), key=lambda position: position.row)
+    bar = distributed.progress(stream.blocks(start), "extract", unit=" blocks")
+    for block in bar:
+        for name, writer in writers.items():
+            if block.position.row > reached[name].row:
+                writer.append(_states(block, name), block.places, asdict(block.position))
+        bar.set_postfix(rows=f"{block.position.row:,}", waiting=f"{stream.stall_share:.0%}")
+
+
+def _position(writer: StoreWriter) -> Position:
+    return Position() if writer.position is None else position_of(writer.position)
+
+
+def _states(block: Block, seed: str) -> Encoded:
+    rows = {layer: rows for (name, layer), rows in block.rows.items() if name == seed}
+    return Encoded(rows, block.keys)
