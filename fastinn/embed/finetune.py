@@ -85,7 +85,13 @@ def finetune(
     """
     for name, minimum in (("epochs", 1), ("batch", 1), ("lr", 0)):
         _checks.at_least(getattr(config, name), minimum, name)
-    made_of = {"model": model, "data": data.name, "rows": len(data), **asdict(config)}
+    made_of = {
+        "model": model,
+        "data": data.name,
+        "rows": len(data),
+        "validated_on": validation.name if validation else f"{config.validation:.0%} of the rows",
+        **asdict(config),
+    }
     if _is_done(folder, made_of):
         return folder
     train, held_out = (data, validation) if validation else _divided(data, config.validation)

@@ -1,8 +1,10 @@
 import pytest
 import torch
 from labelled_texts import make_labelled
+from small_models import TEXTS as FAMILY_TEXTS
+from small_models import make_family
 from tolerances import SAME_MODEL
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from fastinn.embed.classifier import Classifier
 
@@ -61,6 +63,22 @@ def test_layers_above_pooler_and_classifier_are_the_targets(classifiers, pair, l
                 hidden = block(hidden)
             expected = model.classifier(torch.tanh(model.bert.pooler.dense(hidden[:, 0])))
         torch.testing.assert_close(y.resume(batch, layer, states), expected, **SAME_MODEL)
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "deberta-v2"])
+def test_other_families_take_up_their_own_states(tmp_path, family):
+    """Heads of other kinds, and blocks that are called or answer in other ways."""
+    folder = make_family(tmp_path / family, family)
+    config = AutoConfig.from_pretrained(folder)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    model = Classifier(folder)
+    for batch in model.batches(FAMILY_TEXTS):
+        states = model.states(batch, LAYERS)
+        for layer in LAYERS:
+            found = model.resume(batch, layer, states[layer])
+            torch.testing.assert_close(found, model.logits(batch), **SAME_MODEL)
+            moved = model.resume(batch, layer, states[layer] + 1)
+            assert not torch.allclose(moved, found)
 
 
 def test_nothing_depends_on_what_stands_beside_it(pair):
