@@ -8,13 +8,16 @@ from typing import Any, NoReturn
 import typer
 
 import fastinn
+from fastinn import distributed
 from fastinn.cli import (
     align,
     attention,
     compare,
     demo,
     doctor,
+    extract,
     finetune,
+    moments,
     sanity,
     seeds,
     stitch,
@@ -31,6 +34,8 @@ app = typer.Typer(
 )
 
 app.command()(demo.demo)
+app.command()(extract.extract)
+app.command()(moments.moments)
 app.command()(compare.compare)
 app.command()(align.align)
 app.command()(sanity.sanity)
@@ -55,7 +60,7 @@ def main() -> NoReturn:
     """Run the commands; a user's mistake ends in one line and exit code 2."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        _run()
     except (
         ValueError,
         TypeError,
@@ -68,6 +73,16 @@ def main() -> NoReturn:
         complain(str(error))
         sys.exit(2)
     sys.exit(0)
+
+
+def _run() -> None:
+    """Run the command, beside those of the other ranks if ``torchrun`` started several."""
+    with distributed.started():
+        try:
+            app()
+        except SystemExit as stop:
+            if stop.code:
+                raise
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeAlias, TypeVar, cast
 
 import torch
 import typer
 
 from fastinn.align import INN
-from fastinn.embed import Corpus, Encoder, levels
+from fastinn.embed import Corpus, EmbeddingStore, Encoder, levels
+from fastinn.embed.store import is_store
 
 Reader = TypeVar("Reader")
 
@@ -35,6 +36,22 @@ Overwrite = Annotated[bool, typer.Option(help="Replace the run that the folder h
 RandomState = Annotated[int, typer.Option(help="Seed of initialisation and shuffling.")]
 
 
+Storage = Annotated[Path | None, typer.Option(help="Folder for moments that memory does not hold.")]
+TokensPerBlock = Annotated[
+    int, typer.Option(help="Tokens read at once; memory grows with it.", min=1)
+]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Run the models in 16 bits, about 1 % off a layer's states.")
+]
+
+
+class Cells(StrEnum):
+    """Layer pairs of the linear family."""
+
+    all = "all"
+    same_layer = "same-layer"
+
+
 class Level(StrEnum):
     """What a row is."""
 
@@ -52,6 +69,10 @@ LevelOfRows = Annotated[
 ]
 
 
+Sources: TypeAlias = dict[str, Encoder] | dict[str, EmbeddingStore]
+"""What each seed is read from, by name."""
+
+
 def processors() -> int:
     """Return how many networks to train at once; those on a GPU share it one after the other."""
     return 1 if torch.cuda.is_available() else torch.get_num_threads()
@@ -62,24 +83,63 @@ def command_line() -> str:
     return " ".join(["fastinn", *sys.argv[1:]])
 
 
+def corpus_for(
+    sources: Sources, paths: list[str] | None, column: str, documents: int | None
+) -> Corpus | None:
+    """Return the corpus that encoders read; stores have read theirs."""
+    if not any(isinstance(source, EmbeddingStore) for source in sources.values()):
+        return corpus_of(paths, column, documents)
+    if paths or documents:
+        raise ValueError("stores have read their corpus; leave --corpus and --documents out")
+    return None
+
+
 def corpus_of(paths: list[str] | None, column: str, documents: int | None = None) -> Corpus:
     """Return the corpus that the options name."""
     corpus = Corpus.from_files(paths, column=column) if paths else Corpus.python_docs()
     return corpus if documents is None else corpus.head(documents)
 
 
-def encoder(model: str, layers: str, level: Level) -> Encoder:
+def encoder(model: str, layers: str, level: Level, *, fast: bool = False) -> Encoder:
     """Return the encoder of a model that reads ``layers``, as ``--layers`` gives them."""
     return Encoder(
         model,
         layers="all" if layers == "all" else numbers(layers, "--layers"),
         level=cast(levels.Level, level.value),
+        precision="fast" if fast else "exact",
     )
 
 
+def sources_of(
+    places: Sequence[str], layers: str, level: Level | None = None, *, fast: bool = False
+) -> Sources:
+    """Return what the places hold, by name: stores of hidden states, or models to read live."""
+    if all(is_store(place) for place in places):
+        return by_name(places, lambda place: _store(place, layers, level))
+    return by_name(places, lambda place: encoder(place, layers, level or Level.token, fast=fast))
+
+
+def pair_of(
+    source: str, target: str, layers: tuple[int, int], level: Level | None, *, fast: bool
+) -> Sources:
+    """Return what two places hold, as ``"source"`` and ``"target"``, one layer of each."""
+    ends = zip(("source", "target"), (source, target), layers, strict=True)
+    if is_store(source) and is_store(target):
+        return {end: _store(place, str(layer), level) for end, place, layer in ends}
+    rows = level or Level.token
+    return {end: encoder(place, str(layer), rows, fast=fast) for end, place, layer in ends}
+
+
+def _store(place: str, layers: str, level: Level | None) -> EmbeddingStore:
+    store = EmbeddingStore(place)
+    if level not in (None, store.level):
+        raise ValueError(f"{place} holds level {store.level!r}, --level asks for {str(level)!r}")
+    return store if layers == "all" else store.select(numbers(layers, "--layers"))
+
+
 def name(model: str) -> str:
-    """Return what results call a model: the last part of its id or folder."""
-    return Path(model).name
+    """Return what results call a model: the last part of its id or folder, no revision."""
+    return Path(model).name.partition("@")[0]
 
 
 def by_name(models: Sequence[str], load: Callable[[str], Reader]) -> dict[str, Reader]:

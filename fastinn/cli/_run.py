@@ -2,17 +2,19 @@
 
 import sys
 
-from fastinn.cli._options import command_line
-from fastinn.cli._terminal import complain, say, show
-from fastinn.embed import Corpus, Encoder
+from fastinn.cli._options import Sources, command_line
+from fastinn.cli._plan import announce, announce_moments
+from fastinn.cli._terminal import complain, report_left_out, say, show
+from fastinn.embed import Corpus
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
-from fastinn.study.layers import Comparison, Results, compare, moments_size
+from fastinn.study.accumulation import accumulated_size
+from fastinn.study.layers import Comparison, Results, compare
 
 
 def run_comparison(
-    encoders: dict[str, Encoder],
-    corpus: Corpus,
+    sources: Sources,
+    corpus: Corpus | None,
     how: Comparison,
     folder: RunFolder,
     as_json: bool,
@@ -20,18 +22,21 @@ def run_comparison(
 ) -> None:
     """Run a comparison into ``folder``; Ctrl-C keeps the parts that are finished."""
     finished: Results = {}
-    say(as_json, f"Moments to accumulate: {moments_size(encoders, how.cells)}")
+    announce(sources, corpus, how.tokens_per_block, as_json)
+    announce_moments(accumulated_size(sources, how.cells), how.storage, as_json)
 
     def save(results: Results) -> None:
         finished.update(results)
         folder.save(results)
 
     try:
-        compare(encoders, corpus, how, title=command, command=command_line(), save=save)
+        compare(sources, corpus, how, title=command, command=command_line(), save=save)
     except KeyboardInterrupt:
         kept = f"what was finished is in {folder.report(finished)}" if finished else "nothing kept"
         complain(f"interrupted; {kept}")
         sys.exit(130)
+    report_left_out(corpus)
     page = folder.report(finished)
+    folder.finish()
     show(finished, as_json, terminal.score_table)
     say(as_json, f"Report: {page}")

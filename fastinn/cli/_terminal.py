@@ -1,4 +1,4 @@
-"""What commands print."""
+"""What commands print; of several ranks, rank 0 does."""
 
 import json
 from collections.abc import Callable
@@ -7,11 +7,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fastinn import distributed
+from fastinn.embed import Corpus
+
 console = Console()
 
 
 def show(content: Any, as_json: bool, table: Callable[[Any], Table]) -> None:
     """Print ``content`` as JSON or as a table."""
+    if not distributed.is_main():
+        return
     if as_json:
         print(json.dumps(content))
     else:
@@ -20,10 +25,16 @@ def show(content: Any, as_json: bool, table: Callable[[Any], Table]) -> None:
 
 def say(as_json: bool, text: str) -> None:
     """Print a line, unless only JSON is wanted."""
-    if not as_json:
+    if not as_json and distributed.is_main():
         console.print(text, markup=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print a line on stderr."""
     Console(stderr=True).print(f"fastinn: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def report_left_out(corpus: Corpus | None) -> None:
+    """Say how much of a text was left out, and why, if anything was."""
+    if corpus is not None and corpus.reading.left_out:
+        complain(str(corpus.reading))

@@ -1,12 +1,12 @@
 """``fastinn align``."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fastinn import distributed
 from fastinn.align import CCA, INN, Aligner, LinearMap, MLPMap, Procrustes, PublishedBertINN
 from fastinn.cli._options import (
     INN_STEPS,
@@ -14,20 +14,22 @@ from fastinn.cli._options import (
     Column,
     CorpusFile,
     Documents,
-    Level,
+    Fast,
     LevelOfRows,
     Out,
     Overwrite,
     RandomState,
-    corpus_of,
-    encoder,
+    corpus_for,
+    pair_of,
 )
-from fastinn.cli._terminal import say, show
+from fastinn.cli._plan import announce
+from fastinn.cli._terminal import report_left_out, say, show
 from fastinn.embed import Stream, stream
+from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.metrics import evaluate
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
-from fastinn.study.passes import View, run_pass
+from fastinn.study.passes import Pass, run_pass
 
 
 class Method(StrEnum):
@@ -42,8 +44,8 @@ class Method(StrEnum):
 
 
 def align(
-    source: Annotated[str, typer.Argument(help="Hub id or folder to map from.")],
-    target: Annotated[str, typer.Argument(help="Hub id or folder to map into.")],
+    source: Annotated[str, typer.Argument(help="Model or store to map from.")],
+    target: Annotated[str, typer.Argument(help="Model or store to map into.")],
     layer: Annotated[int, typer.Option(help="Layer of the source.")] = -1,
     target_layer: Annotated[int | None, typer.Option(help="Of the target; the same.")] = None,
     level: LevelOfRows = None,
@@ -52,6 +54,7 @@ def align(
     column: Column = "text",
     documents: Documents = None,
     max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
+    fast: Fast = False,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-align"),
     overwrite: Overwrite = False,
@@ -62,24 +65,31 @@ def align(
     Example: fastinn align seed-0/ seed-1/ --layer -1 --corpus wiki.txt --out map
     """
     folder = RunFolder(out, overwrite=overwrite, mark="aligner.json")
-    rows = level or Level.token
-    x = encoder(source, str(layer), rows)
-    y = encoder(target, str(layer if target_layer is None else target_layer), rows)
-    views = ("source", x.layers[0]), ("target", y.layers[0])
-    text = corpus_of(corpus, column, documents)
-    train, test = (
-        stream({"source": x, "target": y}, text.split(split)) for split in ("train", "test")
-    )
-    held_out = run_pass(test, pairs="all", sampled=views, max_rows=50_000, label="read test").rows
-    fitted = {"linear": _fit(LinearMap(), train, views)}
-    if method is not Method.linear:
-        fitted[method.value] = _fit(_aligner(method, max_steps, random_state), train, views)
+    layers = layer, layer if target_layer is None else target_layer
+    read = pair_of(source, target, layers, level, fast=fast)
+    views = ("source", read["source"].layers[0]), ("target", read["target"].layers[0])
+    text = corpus_for(read, corpus, column, documents)
+    announce(read, text, TOKENS_PER_BLOCK, as_json)
+    whole = stream(read, text).shard(distributed.rank(), distributed.world_size())
+    train, test = whole.split("train"), whole.split("test")
+    kept = folder.checkpoints
+    held_out = _pass(test, kept / "test", "read test", sampled=views, max_rows=50_000).rows
+    moments = _pass(train, kept / "train", "read train").moments
+    fitted: dict[str, Aligner] = {"linear": LinearMap().from_moments(moments, *views)}
+    aligner = _aligner(method, max_steps, random_state)
+    if isinstance(aligner, INN | MLPMap):
+        fitted[method.value] = aligner.fit_stream(train.pair(*views), checkpoint=kept / "fit")
+    elif method is not Method.linear:
+        fitted[method.value] = aligner.from_moments(moments, *views)
     scores = {
         name: evaluate(aligner, held_out[views[0]], held_out[views[1]])
         for name, aligner in fitted.items()
     }
-    fitted[method.value].save(out)
+    if distributed.is_main():
+        fitted[method.value].save(out)
     folder.write("scores.json", scores)
+    folder.finish()
+    report_left_out(text)
     show(scores, as_json, terminal.map_table)
     say(as_json, f"The map is in {out}; fastinn.load_aligner({str(out)!r}) reads it.")
 
@@ -92,9 +102,5 @@ def _aligner(method: Method, max_steps: int, random_state: int) -> Aligner:
     return networks[method]().set_params(max_steps=max_steps, random_state=random_state)
 
 
-def _fit(aligner: Aligner, train: Stream, views: Sequence[View]) -> Aligner:
-    """Fit to a stream: networks read it once an epoch, closed forms once."""
-    if isinstance(aligner, INN | MLPMap):
-        return aligner.fit_stream(train.pair(*views))
-    moments = run_pass(train, pairs="all", label="read train").moments
-    return aligner.from_moments(moments, *views)
+def _pass(text: Stream, checkpoint: Path, label: str, **sample: Any) -> Pass:
+    return run_pass(text, pairs="all", label=label, checkpoint=checkpoint, **sample)

@@ -6,35 +6,33 @@ from typing import Annotated
 
 import typer
 
+from fastinn import distributed
 from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.cli._options import (
     INN_STEPS,
     AsJson,
+    Cells,
     Column,
     CorpusFile,
     Documents,
+    Fast,
     Level,
     LevelOfRows,
     Out,
     Overwrite,
     RandomState,
-    by_name,
-    corpus_of,
-    encoder,
+    Storage,
+    TokensPerBlock,
+    corpus_for,
     name,
     network_cells,
     processors,
+    sources_of,
 )
 from fastinn.cli._run import run_comparison
+from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.report.folder import RunFolder
 from fastinn.study.layers import PAPER_DOCUMENTS, Comparison
-
-
-class Cells(StrEnum):
-    """Layer pairs of the linear family."""
-
-    all = "all"
-    same_layer = "same-layer"
 
 
 class Protocol(StrEnum):
@@ -45,7 +43,9 @@ class Protocol(StrEnum):
 
 
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Hub ids or folders, two or more.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Hub ids or folders of models, or stores; two or more.")
+    ],
     corpus: CorpusFile = None,
     column: Column = "text",
     documents: Documents = None,
@@ -70,9 +70,9 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
     ] = None,
-    storage: Annotated[
-        Path | None, typer.Option(help="Folder for moments that memory does not hold.")
-    ] = None,
+    storage: Storage = None,
+    fast: Fast = False,
+    tokens_per_block: TokensPerBlock = TOKENS_PER_BLOCK,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-compare"),
     overwrite: Overwrite = False,
@@ -85,8 +85,7 @@ def compare(
     folder = RunFolder(out, overwrite=overwrite)
     trained = network_cells(networks, "--networks")
     paper = protocol is Protocol.paper
-    rows = level or (Level.sentence if paper else Level.token)
-    encoders = by_name(models, lambda model: encoder(model, layers, rows))
+    read = sources_of(sources, layers, Level.sentence if paper and not level else level, fast=fast)
     bert_inn = PublishedBertINN(max_steps=max_steps, random_state=random_state)
     how = Comparison(
         cells=cells.value,
@@ -96,10 +95,12 @@ def compare(
         hub=None if hub is None else name(hub),
         mlp=MLPMap(random_state=random_state),
         max_rows=max_rows,
-        n_jobs=jobs or processors(),
+        n_jobs=1 if distributed.world_size() > 1 else jobs or processors(),
         storage=storage,
+        tokens_per_block=tokens_per_block,
+        checkpoints=folder.checkpoints,
     )
     if paper:
         how, documents = how.as_published(), documents or PAPER_DOCUMENTS
-    text = corpus_of(corpus, column, documents)
-    run_comparison(encoders, text, how, folder, as_json, "fastinn compare")
+    text = corpus_for(read, corpus, column, documents)
+    run_comparison(read, text, how, folder, as_json, "fastinn compare")

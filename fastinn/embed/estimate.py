@@ -1,5 +1,6 @@
 """What reading a corpus takes, told from its beginning before the long run starts."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,8 +104,9 @@ def duration(seconds: float) -> str:
 
 def _count(corpus: Corpus) -> tuple[float, float | None]:
     """Return the characters of the corpus, and the share of it that was read to know."""
-    characters, begun = 0, time.perf_counter()
+    characters, begun = 0, math.inf
     for document in corpus:
+        begun = min(begun, time.perf_counter())  # some corpora are made when they are first read
         characters += len(document.text)
         if time.perf_counter() - begun > _COUNTED_SECONDS:
             share = corpus.share_before(document.end)

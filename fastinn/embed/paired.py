@@ -127,6 +127,10 @@ class Stream(ABC):
         """Keep the documents of one of ``count`` shards; see :meth:`Corpus.shard`."""
 
     @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of the text, 32 hexadecimal digits."""
+
+    @abstractmethod
     def blocks(self, start: Position | None = None) -> Iterator[Block]:
         """Iterate over the blocks.
 

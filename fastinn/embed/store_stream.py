@@ -36,6 +36,10 @@ class StoreStream(Stream):
         """Keep the documents of one of ``count`` shards; see :meth:`Corpus.shard`."""
         return self._of({s: store.shard(index, count) for s, store in self.sources.items()})
 
+    def fingerprint(self) -> str:
+        """Hash of the tokens of the first store, 32 hexadecimal digits."""
+        return next(iter(self.sources.values())).keys_fingerprint()
+
     def blocks(self, start: Position | None = None) -> Iterator[Block]:
         """Iterate over the blocks, which are read and verified ahead.
 

@@ -40,6 +40,10 @@ class TextStream(Stream):
         """Keep the documents of one of ``count`` shards; see :meth:`Corpus.shard`."""
         return self._of(self.corpus.shard(index, count))
 
+    def fingerprint(self) -> str:
+        """Hash of the text, 32 hexadecimal digits."""
+        return self.corpus.fingerprint()
+
     def blocks(self, start: Position | None = None) -> Iterator[Block]:
         """Iterate over the blocks; text is tokenised once for all seeds that share a tokenizer.
 

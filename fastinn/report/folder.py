@@ -1,21 +1,29 @@
 """The folder of a run: claimed before work starts, filled as parts are finished."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+from fastinn import distributed
 from fastinn._saved import write_whole
 from fastinn.report.html import write_report
 from fastinn.report.tables import Results
 
 
 class RunFolder:
-    """Where a command leaves its results.
+    """Where a command leaves its results. Under several ranks, rank 0 writes them.
+
+    A run that was killed has left checkpoints there; the same command goes on from them.
 
     Args:
         path: The folder, made if it is not there.
-        overwrite: Whether a run that it holds may be replaced.
+        overwrite: Whether a run that it holds, finished or not, may be replaced.
         mark: File that tells that it holds one.
+
+    Attributes:
+        path: The folder.
+        checkpoints: Folder in it for checkpoints, which is gone when the run is finished.
 
     Raises:
         FileExistsError: If it holds another run.
@@ -23,14 +31,21 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, *, overwrite: bool, mark: str = "results.json") -> None:
-        if (path / mark).exists() and not overwrite:
+        self.path, self.checkpoints = path, path / "checkpoints"
+        if distributed.is_main():
+            self._claim(overwrite, mark)
+        distributed.broadcast("claimed")  # nobody reads checkpoints that are about to go
+
+    def _claim(self, overwrite: bool, mark: str) -> None:
+        if overwrite:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        elif (self.path / mark).exists() and not self.checkpoints.exists():
             raise FileExistsError(
-                f"{path} holds another run; give another folder with --out, or --overwrite"
+                f"{self.path} holds another run; give another folder with --out, or --overwrite"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        write_whole(path / ".writable", b"")  # a full or read-only disk shows before the work
-        (path / ".writable").unlink()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / ".writable", b"")  # a full or read-only disk shows before the work
+        (self.path / ".writable").unlink()
 
     def save(self, results: Results) -> None:
         """Write ``results.json``, the whole of it or nothing."""
@@ -39,8 +54,15 @@ class RunFolder:
     def report(self, results: Results) -> Path:
         """Write ``report.html`` beside the results."""
         self.save(results)
-        return write_report(results, self.path / "report.html")
+        page = self.path / "report.html"
+        return write_report(results, page) if distributed.is_main() else page
 
     def write(self, name: str, content: Any) -> None:
         """Write ``content`` as JSON."""
-        write_whole(self.path / name, json.dumps(content, indent=1).encode())
+        if distributed.is_main():
+            write_whole(self.path / name, json.dumps(content, indent=1).encode())
+
+    def finish(self) -> None:
+        """Let go of the checkpoints: there is nothing left to go on with."""
+        if distributed.is_main():
+            shutil.rmtree(self.checkpoints, ignore_errors=True)

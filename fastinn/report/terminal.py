@@ -109,6 +109,14 @@ def verdict_table(verdicts: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def moments_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Show what the moments of each split were accumulated from."""
+    table = _table("Moments", "split", "documents", "rows")
+    for split, record in splits.items():
+        table.add_row(split, f"{record['documents']:,}", f"{record['rows']:,}")
+    return table
+
+
 def finetune_table(card: Mapping[str, Any]) -> Table:
     """Show the validation scores of a fine-tuned classifier, an epoch a row."""
     table = _table("Validation scores", "epoch", "loss", "accuracy", "commonest class")

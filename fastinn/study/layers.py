@@ -17,6 +17,7 @@ from sklearn.base import clone
 from torch import Tensor
 from tqdm import tqdm
 
+from fastinn import distributed
 from fastinn.align import (
     CCA,
     INN,
@@ -30,16 +31,17 @@ from fastinn.align import (
     all_pairs,
 )
 from fastinn.align.moment import Factors, MomentAligner
-from fastinn.embed import Corpus, Source, stream
+from fastinn.embed import Corpus, EmbeddingStore, Source, Stream, stream
 from fastinn.embed.corpus import SPLITS, Split
-from fastinn.embed.stream import views_of
+from fastinn.embed.reading import TOKENS_PER_BLOCK
+from fastinn.embed.stream import Readable
 from fastinn.metrics import (
     cycle_error,
     error_scores,
     linear_cka_moments,
     similarity_moments,
 )
-from fastinn.moments import Moments, MomentsSize, Pairs
+from fastinn.study.accumulation import PAIRS, WITH_NULL, accumulated_size
 from fastinn.study.hubs import CONSENSUS, hub_results
 from fastinn.study.passes import Pass, View, run_pass
 from fastinn.study.records import (
@@ -77,12 +79,6 @@ _LINEAR_MAPS = {
 }
 """What the results call each method of :func:`fastinn.align.all_pairs`."""
 
-# The covariances that the cells need; those of one seed's layers with each other never.
-_PAIRS: dict[str, Pairs] = {"all": "across-seeds", "same-layer": "within-layer"}
-
-# A null is found in the training rows and read off the test rows.
-_WITH_NULL: tuple[Split, ...] = ("train", "test")
-
 
 @dataclass
 class Comparison:
@@ -103,6 +99,8 @@ class Comparison:
         n_candidates: Held-out rows, the first, that retrieval searches.
         n_jobs: Pairs whose networks are trained at the same time.
         storage: Folder for the moments where memory does not hold them; ``None``: in memory.
+        tokens_per_block: Tokens that are read at once.
+        checkpoints: Folder in which a killed run finds how far its passes were; ``None``: none.
     """
 
     cells: Literal["all", "same-layer"] = "all"
@@ -115,6 +113,8 @@ class Comparison:
     n_candidates: int = 10_000
     n_jobs: int = 1
     storage: Path | None = None
+    tokens_per_block: int = TOKENS_PER_BLOCK
+    checkpoints: Path | None = None
 
     def as_published(self) -> Self:
         """Return the same with the protocol of Ren et al.: 1600 samples, forward error, BERT-INN.
@@ -132,8 +132,8 @@ class Comparison:
 
 
 def compare(
-    encoders: Mapping[str, Source],
-    corpus: Corpus,
+    sources: Mapping[str, Source] | Mapping[str, EmbeddingStore],
+    corpus: Corpus | None,
     how: Comparison,
     *,
     title: str = "fastinn compare",
@@ -146,8 +146,9 @@ def compare(
     validation split, and every figure in the results is of the test split.
 
     Args:
-        encoders: Name and encoder of each seed; they share a tokenizer.
-        corpus: Text; it is split by document.
+        sources: Name of each seed and its encoder, or of each seed and its store; see
+            :func:`fastinn.stream`.
+        corpus: Text for encoders; it is split by document.
         how: What to compare.
         title: Title of the report.
         command: Command line to record.
@@ -160,18 +161,19 @@ def compare(
     Raises:
         ValueError: If there are fewer than two seeds, their tokenizers differ, or a split is empty.
     """
-    if len(encoders) < 2:
-        raise ValueError(f"there are {len(encoders)} seeds to compare, expected two or more")
-    moments_size(encoders, how.cells).check(how.storage)
-    if how.hub not in (None, CONSENSUS, *encoders):
-        seeds = ", ".join(encoders)
+    if len(sources) < 2:
+        raise ValueError(f"there are {len(sources)} seeds to compare, expected two or more")
+    accumulated_size(sources, how.cells).check(how.storage)
+    if how.hub not in (None, CONSENSUS, *sources):
+        seeds = ", ".join(sources)
         raise ValueError(f"hub is {how.hub!r}, expected {CONSENSUS!r} or one of the seeds {seeds}")
     start = saved = time.perf_counter()
-    networks = _network_pairs(encoders, how.network_layers)
-    passes = _passes(encoders, corpus, how, networks)
-    results = _header(encoders, corpus, how, passes, title, command)
+    networks = _network_pairs(sources, how.network_layers)
+    text = stream(sources, corpus, tokens_per_block=how.tokens_per_block)
+    passes = _passes(text, how, networks)
+    results = _header(text, how, passes, title, command)
     try:
-        for part in _parts(encoders, how, passes, networks):
+        for part in _parts(sources, how, passes, networks):
             _add(results, part)
             if "training" in part:
                 results["costs"] = costs(results["training"])
@@ -186,7 +188,7 @@ def compare(
 
 
 def _parts(
-    encoders: Mapping[str, Source],
+    encoders: Mapping[str, Readable],
     how: Comparison,
     passes: dict[Split, Pass],
     networks: list[Pair],
@@ -351,7 +353,7 @@ def _cycles(
 
 
 def _hubs(
-    encoders: Mapping[str, Source], how: Comparison, passes: dict[Split, Pass]
+    encoders: Mapping[str, Readable], how: Comparison, passes: dict[Split, Pass]
 ) -> Iterator[Results]:
     """Train a hub at every layer at which single pairs are trained."""
     if how.hub is None:
@@ -363,9 +365,17 @@ def _hubs(
 
 
 def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
-    """Return the rows of both views as arrays, which processes share without a copy."""
+    """Return the rows of both views as arrays, which processes share without a copy.
+
+    Under several ranks all train one network together, each on its part of the rows.
+    """
+    mine = slice(distributed.rank(), None, distributed.world_size())
+    parts = {"train": mine, "validation": mine, "test": slice(None)}
     a, b = pair
-    return {split: (done.rows[a].numpy(), done.rows[b].numpy()) for split, done in passes.items()}
+    return {
+        split: (done.rows[a].numpy()[parts[split]], done.rows[b].numpy()[parts[split]])
+        for split, done in passes.items()
+    }
 
 
 def _network_scores(pair: Pair, how: Comparison, rows: PairRows) -> tuple[Results, list[INN]]:
@@ -405,7 +415,7 @@ def _similarity(measure: str, a: View, b: View, value: float, null: float) -> Re
     return {"measure": measure, **places, "value": value, "null": null}
 
 
-def _cells(encoders: Mapping[str, Source], cells: str) -> Iterator[Pair]:
+def _cells(encoders: Mapping[str, Readable], cells: str) -> Iterator[Pair]:
     """Yield the cells of the linear family; each holds both directions."""
     for a, b in combinations(encoders, 2):
         for i, j in product(encoders[a].layers, encoders[b].layers):
@@ -414,7 +424,7 @@ def _cells(encoders: Mapping[str, Source], cells: str) -> Iterator[Pair]:
 
 
 def _network_pairs(
-    encoders: Mapping[str, Source], layers: Sequence[int | tuple[int, int]]
+    encoders: Mapping[str, Readable], layers: Sequence[int | tuple[int, int]]
 ) -> list[Pair]:
     """Return the pairs of views that networks are trained on; a cell takes each pair twice."""
     pairs = []
@@ -425,7 +435,7 @@ def _network_pairs(
     return list(dict.fromkeys(pairs))
 
 
-def _view(encoders: Mapping[str, Source], seed: str, layer: int) -> View:
+def _view(encoders: Mapping[str, Readable], seed: str, layer: int) -> View:
     """Return a seed at a layer that may be counted from the end, checked that it is read."""
     index = layer % (encoders[seed].n_layers + 1)
     if index not in encoders[seed].layers:
@@ -436,56 +446,46 @@ def _view(encoders: Mapping[str, Source], seed: str, layer: int) -> View:
     return seed, index
 
 
-def moments_size(encoders: Mapping[str, Source], cells: str) -> MomentsSize:
-    """Return what the moments of all splits will take, before any text is read."""
-    n_features = views_of(encoders)
-    sizes = [
-        Moments.estimate(n_features, pairs=_PAIRS[cells], mispaired=split in _WITH_NULL)
-        for split in SPLITS
-    ]
-    return sum(sizes, MomentsSize(0, 0))
-
-
-def _passes(
-    encoders: Mapping[str, Source], corpus: Corpus, how: Comparison, networks: list[Pair]
-) -> dict[Split, Pass]:
+def _passes(text: Stream, how: Comparison, networks: list[Pair]) -> dict[Split, Pass]:
+    """Read each split once; under several ranks, each reads its shard and gets the whole."""
     sampled = dict.fromkeys(view for pair in networks for view in pair)
+    shard = distributed.rank(), distributed.world_size()
     return {
         split: run_pass(
-            stream(encoders, corpus.split(split)),
-            pairs=_PAIRS[how.cells],
+            text.split(split).shard(*shard),
+            pairs=PAIRS[how.cells],
             sampled=sampled,
             max_rows=how.max_rows,
-            mispaired=split in _WITH_NULL,
+            mispaired=split in WITH_NULL,
             storage=how.storage,
             label=f"read {split}",
+            checkpoint=None if how.checkpoints is None else how.checkpoints / split,
         )
         for split in SPLITS
     }
 
 
 def _header(
-    encoders: Mapping[str, Source],
-    corpus: Corpus,
+    text: Stream,
     how: Comparison,
     passes: dict[Split, Pass],
     title: str,
     command: str,
 ) -> Results:
-    first = next(iter(encoders.values()))
+    first = next(iter(text.sources.values()))
     return {
         "title": title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "models": [_model(name, encoder) for name, encoder in encoders.items()],
+        "models": [_model(name, encoder) for name, encoder in text.sources.items()],
         "corpus": {
-            "name": corpus.name,
-            "hash": corpus.fingerprint(),
+            "name": text.name,
+            "hash": text.fingerprint(),
             "level": first.level,
-            "tokenizer_hash": first.tokens.fingerprint(),
+            "tokenizer_hash": first.tokens_fingerprint,
             "documents": {split: done.n_documents for split, done in passes.items()},
             "tokens": {split: int(done.moments.count) for split, done in passes.items()},
-            "null_same_document": {s: passes[s].same_document for s in _WITH_NULL},
+            "null_same_document": {s: passes[s].same_document for s in WITH_NULL},
         },
         "versions": versions(),
         "settings": {
@@ -504,7 +504,7 @@ def versions() -> dict[str, str]:
     return {"python": python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
-def _model(name: str, encoder: Source) -> Record:
+def _model(name: str, encoder: Readable) -> Record:
     return {
         "name": name,
         "source": encoder.source,

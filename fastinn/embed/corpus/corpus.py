@@ -41,6 +41,7 @@ class Corpus:
         self._source = source
         self._max_characters = max_characters
         self._narrowings: tuple[Narrowing, ...] = ()
+        self._ends_early = False
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], *, name: str = "texts") -> Self:
@@ -141,7 +142,9 @@ class Corpus:
         def first(documents: Iterator[Document], start: Cursor) -> Iterator[Document]:
             return islice(documents, n_documents - self._count_before(start, n_documents))
 
-        return self._narrowed(self.name, first)
+        narrowed = self._narrowed(self.name, first)
+        narrowed._ends_early = True
+        return narrowed
 
     def shard(self, index: int, count: int) -> Self:
         """Keep the documents of one of ``count`` shards, which share no document and lose none.
@@ -191,9 +194,10 @@ class Corpus:
     def share_before(self, place: Cursor) -> float | None:
         """Return which share of the whole text is in front of ``place``, to tell how far one is.
 
-        ``None`` where nobody knows before the end: streamed data sets, compressed and remote files.
+        ``None`` where nobody knows before the end: heads, streamed data sets, compressed and remote
+        files.
         """
-        return self._source.share_before(place)
+        return None if self._ends_early else self._source.share_before(place)
 
     def fingerprint(self) -> str:
         """Hash of every document in order, 32 hexadecimal digits."""
@@ -230,4 +234,5 @@ class Corpus:
         narrowed = type(self)(name, self._source, max_characters=self._max_characters)
         narrowed.reading = self.reading
         narrowed._narrowings = (*self._narrowings, narrowing)
+        narrowed._ends_early = self._ends_early
         return narrowed

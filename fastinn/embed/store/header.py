@@ -8,7 +8,7 @@ from typing import Any
 from fastinn import _checks
 from fastinn.embed.store import _disk
 from fastinn.embed.store._json import canonical, digest, parse, whole
-from fastinn.embed.store.files import Files, read_whole
+from fastinn.embed.store.files import Files, files_at, read_whole
 from fastinn.embed.store.layout import DTYPES, UNFINISHED
 
 HEADER = "store.json"
@@ -104,6 +104,14 @@ class StoreHeader:
     def fields(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
         return {**_FORMAT, **dataclasses.asdict(self), "layers": list(self.layers)}
+
+
+def is_store(place: str) -> bool:
+    """Tell whether there is a store at a folder or URL."""
+    try:
+        return HEADER in files_at(place).names("")
+    except (OSError, ValueError):
+        return False
 
 
 def load_header(files: Files, where: object) -> StoreHeader:

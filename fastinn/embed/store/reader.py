@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+import xxhash
 from torch import Tensor
 
 from fastinn import _checks
@@ -36,6 +37,7 @@ class EmbeddingStore:
 
     Attributes:
         name: Of its corpus, or of a split of it.
+        layers: Layers that are read, in order.
 
     Raises:
         FileNotFoundError: If there is no store.
@@ -46,6 +48,8 @@ class EmbeddingStore:
         self.path = path
         files = files_at(path)
         self.header: StoreHeader = load_header(files, path)
+        self.name = self.header.corpus
+        self.layers: list[int] = list(self.header.layers)
         self.journals: list[Journal] = [
             load_journal(files, self.header, writer) for writer in range(self.header.writers)
         ]
@@ -59,14 +63,8 @@ class EmbeddingStore:
             layer: [Shard(self.header, commit, layer) for commit in commits]
             for layer in (None, *self.layers)
         }
-        self.name = self.header.corpus
         self._pieces = index(self._blocks, self._shards[None])
         self._runs = Runs(self._pieces)
-
-    @property
-    def layers(self) -> list[int]:
-        """Layers that are stored."""
-        return list(self.header.layers)
 
     @property
     def n_layers(self) -> int:
@@ -120,6 +118,25 @@ class EmbeddingStore:
         """Keep the documents of one of ``count`` shards, as :meth:`Corpus.shard` deals them."""
         return self._of(self._pieces.shard(Share(index, count)), self.name)
 
+    def keys_fingerprint(self) -> str:
+        """Hash of what every row is, in reading order, 32 hexadecimal digits."""
+        whole = xxhash.xxh3_128()
+        for start in range(0, len(self), TOKENS_PER_BLOCK):
+            whole.update(
+                self._keys(start, min(start + TOKENS_PER_BLOCK, len(self))).numpy().tobytes()
+            )
+        return whole.hexdigest()
+
+    def select(self, layers: Sequence[int]) -> Self:
+        """Keep some layers, negative ones counted from the end of the model.
+
+        Raises:
+            ValueError: If one is not stored.
+        """
+        narrowed = copy.copy(self)
+        narrowed.layers = self.resolve(layers)
+        return narrowed
+
     def document_of(self, row: int) -> int:
         """Return the number of the document that row ``row`` of the reading order belongs to."""
         return self._pieces.document_of(row)
@@ -160,7 +177,7 @@ class EmbeddingStore:
             layer: self._gather(layer, runs, (stop - start, self.n_features), dtype).float()
             for layer in chosen
         }
-        return Encoded(rows, self._gather(None, runs, (stop - start, 3), torch.int64))
+        return Encoded(rows, self._keys(start, stop))
 
     def __iter__(self) -> Iterator[Encoded]:
         """Iterate over all rows in blocks."""
@@ -178,6 +195,10 @@ class EmbeddingStore:
         narrowed = copy.copy(self)
         narrowed.name, narrowed._pieces, narrowed._runs = name, pieces, Runs(pieces)
         return narrowed
+
+    def _keys(self, start: int, stop: int) -> Tensor:
+        runs = self._runs.between(start, stop)
+        return self._gather(None, runs, (stop - start, 3), torch.int64)
 
     def _gather(
         self,
