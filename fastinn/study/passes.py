@@ -16,6 +16,7 @@ from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
 from fastinn.study._sample import Sample
 
 View: TypeAlias = tuple[str, int]
+Pair: TypeAlias = tuple[View, View]
 Record: TypeAlias = dict[str, Any]
 
 
