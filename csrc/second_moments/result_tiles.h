@@ -5,12 +5,10 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
-#include <new>
 
 #include "common/bfloat16.h"
+#include "common/buffer.h"
 #include "common/float16.h"
-#include "common/large_outputs.h"
 #include "second_moments/second_moments.h"
 
 namespace fastinn {
@@ -26,23 +24,6 @@ constexpr int64_t kTilesPerThread = 8;
 constexpr int64_t kMirrored = 8;
 // Below this many multiplications, waking the threads costs more than it saves.
 constexpr int64_t kSerial = 1 << 18;
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <typename T>
-struct Free {
-  void operator()(T* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
-
-template <typename T>
-using Buffer = std::unique_ptr<T[], Free<T>>;
-
-template <typename T>
-Buffer<T> allocate(int64_t n) {
-  Buffer<T> buffer(static_cast<T*>(::operator new[](n * sizeof(T), std::align_val_t(64))));
-  expect_large_output(buffer.get(), n * sizeof(T));
-  return buffer;
-}
 
 // Calls `function` with the rows' address as a pointer to their type.
 template <typename Function>
