@@ -1,7 +1,6 @@
 """Runs that are killed and go on: what the subprocesses of the reliability tests do."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ import torch
 from fastinn import distributed
 from fastinn._saved import save_tensors
 from fastinn.align import INN, _kept
+from fastinn.embed.reading import Position
 from fastinn.embed.stream import Block
 from fastinn.study.passes import run_pass
 
@@ -22,20 +22,6 @@ RUN = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the next block starts."""
-
-    block: int
-
-
-@dataclass(frozen=True)
-class Placed(Block):
-    """A block that knows where the next one starts."""
-
-    position: Place
-
-
 class Blocks:
     """A stream that makes its rows up: each block is a function of its number.
 
@@ -46,8 +32,7 @@ class Blocks:
         delay: Seconds that a block takes.
     """
 
-    corpus = None
-    tokens_per_block = ROWS
+    stall_share = 0.0
 
     def __init__(self, n=BLOCKS, rank=0, world_size=1, delay=0.0):
         self._numbers = range(rank, n, world_size)
@@ -58,15 +43,15 @@ class Blocks:
     def n_features(self):
         return {(seed, layer): WIDTH for seed in SEEDS for layer in LAYERS}
 
-    def position(self, record):
-        return Place(**record)
+    def identity(self):
+        return {"text": "made up", "tokens_per_block": ROWS}
 
     def blocks(self, start=None):
-        first = 0 if start is None else start.block
+        first = 0 if start is None else start.row // ROWS
         for place in range(first, len(self._numbers)):
             time.sleep(self._delay)
             self.made += 1
-            yield block(self._numbers[place], Place(place + 1))
+            yield block(self._numbers[place], Position(row=(place + 1) * ROWS))
 
     def __iter__(self):
         return self.blocks()
@@ -96,7 +81,7 @@ def block(number, position):
             rows[seed, layer] = (x @ mixing if seed == "b" else x).tanh() * (layer + 1) + noise + 3
     documents = number * ROWS // 8 + torch.arange(ROWS) // 8
     keys = torch.stack([documents, torch.arange(ROWS), torch.zeros(ROWS).long()], dim=1)
-    return Placed(rows, keys, position)
+    return Block(rows, keys, position)
 
 
 def inn(**changed):

@@ -144,38 +144,6 @@ def test_a_finished_pass_is_not_read_again(tmp_path):
     assert second.n_documents == first.n_documents == interrupted.BLOCKS * interrupted.ROWS // 8
 
 
-class Plain:
-    """A stream that can only be read from the beginning."""
-
-    corpus = None
-    tokens_per_block = interrupted.ROWS
-    n_features = interrupted.Blocks().n_features
-
-    def __init__(self, n):
-        self._n = n
-
-    def __iter__(self):
-        return interrupted.Blocks(self._n).blocks()
-
-
-def test_a_stream_without_places_is_skipped_through(tmp_path):
-    whole = run_pass(Plain(12), **interrupted.RUN)
-    run_pass(Plain(5), **interrupted.RUN, checkpoint=tmp_path / "c", every=1e9)
-    _reopen(tmp_path / "c")
-    resumed = run_pass(Plain(12), **interrupted.RUN, checkpoint=tmp_path / "c")
-    for view in whole.moments.views:
-        assert torch.equal(resumed.moments.cov(view), whole.moments.cov(view))
-    assert torch.equal(resumed.documents, whole.documents)
-
-
-def _reopen(folder):
-    """Make a finished pass one that was killed behind its last block."""
-    path = folder / "rank-0-of-1" / "pass.safetensors"
-    moments, place = load_checkpoint(path)
-    place["counters"]["finished"] = False
-    save_checkpoint(path, moments, place)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -114,7 +114,7 @@ def sources_of(
     places: Sequence[str], layers: str, level: Level | None = None, *, fast: bool = False
 ) -> Sources:
     """Return what the places hold, by name: stores of hidden states, or models to read live."""
-    if all(is_store(place) for place in places):
+    if _are_stores(places):
         return by_name(places, lambda place: _store(place, layers, level))
     return by_name(places, lambda place: encoder(place, layers, level or Level.token, fast=fast))
 
@@ -124,10 +124,21 @@ def pair_of(
 ) -> Sources:
     """Return what two places hold, as ``"source"`` and ``"target"``, one layer of each."""
     ends = zip(("source", "target"), (source, target), layers, strict=True)
-    if is_store(source) and is_store(target):
+    if _are_stores((source, target)):
         return {end: _store(place, str(layer), level) for end, place, layer in ends}
     rows = level or Level.token
     return {end: encoder(place, str(layer), rows, fast=fast) for end, place, layer in ends}
+
+
+def _are_stores(places: Sequence[str]) -> bool:
+    stores = [place for place in places if is_store(place)]
+    others = [place for place in places if place not in stores]
+    if stores and others:
+        raise ValueError(
+            f"{stores[0]} is a store and {others[0]} is none; give stores or models, not both: "
+            "fastinn extract makes stores"
+        )
+    return bool(stores)
 
 
 def _store(place: str, layers: str, level: Level | None) -> EmbeddingStore:

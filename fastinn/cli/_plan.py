@@ -1,6 +1,7 @@
 """What a command says, and refuses, before it starts."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastinn import distributed
@@ -9,6 +10,8 @@ from fastinn.cli._terminal import say
 from fastinn.embed import Corpus, EmbeddingStore, Encoder
 from fastinn.embed.estimate import Workload, check_memory, duration, workload
 from fastinn.embed.paired import views_of
+from fastinn.embed.store import is_store
+from fastinn.embed.store.overview import overview
 from fastinn.moments import MomentsSize
 
 
@@ -43,15 +46,18 @@ def announce_moments(size: MomentsSize, storage: Path | None, as_json: bool) -> 
     say(as_json, f"Moments to accumulate in {where}: {size}")
 
 
-def announce_stores(work: Workload | None, dtype: str, folder: Path, as_json: bool) -> None:
-    """Say what stores take on disk, and refuse them if there is no room."""
+def announce_stores(
+    work: Workload | None, dtype: str, stores: Iterable[Path], folder: Path, as_json: bool
+) -> None:
+    """Say what stores in ``folder`` still take on disk, and refuse them if there is no room."""
     if work is None:
         return
-    wanted, free = work.stored_bytes(dtype), shutil.disk_usage(folder).free
+    held = sum(overview(str(path))["bytes"] for path in stores if is_store(str(path)))
+    wanted, free = max(0, work.stored_bytes(dtype) - held), shutil.disk_usage(folder).free
     if wanted > free:
         raise ValueError(
-            f"the stores take about {wanted / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB "
-            "free; give --out on a larger disk, fewer --layers or --dtype bfloat16, or accumulate "
-            "moments without stores: fastinn moments"
+            f"the stores take about {wanted / 1e9:,.1f} GB more and {folder} has "
+            f"{free / 1e9:,.1f} GB free; give --out on a larger disk, fewer --layers or --dtype "
+            "bfloat16, or accumulate moments without stores: fastinn moments"
         )
     say(as_json, f"Stores to write: about {wanted / 1e9:,.2f} GB of {free / 1e9:,.1f} GB free")

@@ -23,6 +23,7 @@ from fastinn.cli._options import (
 from fastinn.cli._plan import announce, announce_stores
 from fastinn.cli._terminal import report_left_out, show
 from fastinn.embed.extraction import extract as run
+from fastinn.embed.extraction import store_path
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.store.overview import overview
 from fastinn.report import terminal
@@ -54,12 +55,12 @@ def extract(
     Example: fastinn extract google/multiberts-seed_0 --corpus wiki.txt --layers 6,-1 --out states
     """
     out.mkdir(parents=True, exist_ok=True)
-    encoders = by_name(
-        models, lambda model: encoder(model, layers, level or Level.token, fast=fast)
-    )
+    rows = level or Level.token
+    encoders = by_name(models, lambda model: encoder(model, layers, rows, fast=fast))
     text = corpus_of(corpus, column, documents)
     work = announce(encoders, text, tokens_per_block, as_json)
-    announce_stores(work, dtype.value, out, as_json)
+    stores = [store_path(out, name, reader) for name, reader in encoders.items()]
+    announce_stores(work, dtype.value, stores, out, as_json)
     paths = run(encoders, text, out, dtype=dtype.value, tokens_per_block=tokens_per_block)
     report_left_out(text)
     show({str(p): overview(str(p)) for p in paths.values()}, as_json, terminal.store_table)

@@ -110,28 +110,49 @@ def extract(
             )
             for name in share.seeds
         }
-        pending = {name: writer for name, writer in writers.items() if not writer.finished}
-        if pending:
-            text = corpus.shard(share.writer, share.writers)
-            mine = {name: encoders[name] for name in pending}
-            _write(TextStream(mine, text, tokens_per_block), pending)
+        text = corpus.shard(share.writer, share.writers)
+        for names in _by_tokenizer(share.seeds, encoders):
+            pending = {name: writers[name] for name in names if not writers[name].finished}
+            if pending:
+                mine = {name: encoders[name] for name in pending}
+                _write(TextStream(mine, text, tokens_per_block), pending)
+    distributed.gather("written")  # nobody reads a store that another rank still writes
     return paths
+
+
+def _by_tokenizer(seeds: Sequence[str], encoders: Mapping[str, Encoder]) -> list[list[str]]:
+    """Group seeds that share a tokenizer: what a seed's store holds is up to no other seed."""
+    groups: dict[str, list[str]] = {}
+    for name in seeds:
+        groups.setdefault(encoders[name].tokens_fingerprint, []).append(name)
+    return list(groups.values())
 
 
 def _write(stream: TextStream, writers: Mapping[str, StoreWriter]) -> None:
     """Read on behind the writer that is furthest back; the others skip what they have."""
-    reached = {name: _position(writer) for name, writer in writers.items()}
+    size = stream.tokens_per_block
+    reached = {name: _reached(name, writer, size) for name, writer in writers.items()}
     start = min(reached.values(), key=lambda position: position.row)
     bar = distributed.progress(stream.blocks(start), "extract", unit=" blocks")
     for block in bar:
         for name, writer in writers.items():
             if block.position.row > reached[name].row:
-                writer.append(_states(block, name), block.places, asdict(block.position))
+                place = {"tokens_per_block": size, "block": asdict(block.position)}
+                writer.append(_states(block, name), block.places, place)
         bar.set_postfix(rows=f"{block.position.row:,}", waiting=f"{stream.stall_share:.0%}")
 
 
-def _position(writer: StoreWriter) -> Position:
-    return Position() if writer.position is None else position_of(writer.position)
+def _reached(seed: str, writer: StoreWriter, tokens_per_block: int) -> Position:
+    """Return where the writer goes on, which has to be where a block begins."""
+    if writer.position is None:
+        return Position()
+    size = writer.position["tokens_per_block"]
+    if size != tokens_per_block:
+        raise ValueError(
+            f"the store of {seed} was begun with blocks of {size:,} tokens and this run has "
+            f"{tokens_per_block:,}; go on with as many, or give another folder"
+        )
+    return position_of(writer.position["block"])
 
 
 def _states(block: Block, seed: str) -> Encoded:

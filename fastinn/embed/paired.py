@@ -132,7 +132,7 @@ class Stream(ABC):
 
     @abstractmethod
     def blocks(self, start: Position | None = None) -> Iterator[Block]:
-        """Iterate over the blocks.
+        """Iterate over the blocks; none is empty.
 
         Args:
             start: The ``position`` of the block to go on behind; ``None`` begins anew. Either way

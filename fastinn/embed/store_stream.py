@@ -63,7 +63,8 @@ class StoreStream(Stream):
         read = ((self._read(start, end), end) for start, end in steps)
         for encoded, end in self._read_ahead(read):
             rows, keys = self._paired(encoded)
-            yield Block(rows, keys, end)
+            if len(keys):
+                yield Block(rows, keys, end)
 
     def _positions(self, start: Position) -> Iterator[tuple[Position, Position]]:
         """Yield the beginning and the end of every block, counted in rows of the first store."""

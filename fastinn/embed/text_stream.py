@@ -59,7 +59,8 @@ class TextStream(Stream):
         for text, encoded in self._encoded(self._read_ahead(texts)):
             rows, keys = self._paired(encoded)
             row += len(keys)
-            yield Block(rows, keys, Position(text.cursor, text.window, row), text.places)
+            if len(keys):
+                yield Block(rows, keys, Position(text.cursor, text.window, row), text.places)
 
     def _of(self, corpus: Corpus) -> Self:
         narrowed = copy.copy(self)

@@ -32,7 +32,7 @@ class Corpus:
 
     Attributes:
         reading: What was read so far and what was left out. Splits and heads of a corpus share
-            it; a shard has its own.
+            it; one of several shards has its own.
     """
 
     def __init__(self, name: str, source: Source, *, max_characters: int = MAX_CHARACTERS) -> None:
@@ -164,7 +164,8 @@ class Corpus:
         outer = [n.stride * n.count for n in self._narrowings if isinstance(n, Shard)]
         shard = Shard(index, count, stride=outer[-1] if outer else 1)
         narrowed = self._narrowed(self.name, shard)
-        narrowed.reading = Reading()
+        if count > 1:
+            narrowed.reading = Reading()
         return narrowed
 
     def documents(self, start: Cursor = BEGINNING) -> Iterator[Document]:
