@@ -1,9 +1,9 @@
 """What each choice in the INN is worth at equal training time, on pairs of the shipped seeds.
 
-Run: ``python bench/study/inn_ablation.py``. Prints a Markdown table: each variant is the default
-INN but for what its name says. All train for as many steps as fit into the same seconds, which are
-timed in turns beforehand, and are scored on validation documents. With ``--confirm`` it prints
-instead what the methods reach on test documents of other pairs and layers.
+Run: ``PYTHONPATH=bench python bench/study/inn_ablation.py``. Prints a Markdown table: each variant
+is the default INN but for what its name says. All train for as many steps as fit into the same
+seconds, which are timed in turns beforehand, and are scored on validation documents. With
+``--confirm`` it prints instead what the methods reach on test documents of other pairs and layers.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from fastinn.nn import BertINN, bert_inn
 
 _VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "one hidden layer of width d": {"hidden": 128},
-    "width 4d, 6 couplings": {"hidden": 512, "n_couplings": 6},
-    "12 couplings": {"n_couplings": 12},
+    "width d": {"hidden": 128},
+    "width 2d": {"hidden": 256},
+    "width 4d": {"hidden": 512},
+    "6 couplings of width 4d": {"hidden": 512, "n_couplings": 6},
+    "10 couplings": {"n_couplings": 10},
     "two hidden layers": {"n_hidden": 2},
     "relu": {"activation": "relu"},
     "silu": {"activation": "silu"},
@@ -32,7 +34,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "batch 256": {"batch_size": 256},
     "batch 1024": {"batch_size": 1024},
     "lr 1e-2": {"lr": 1e-2},
-    "lr 4e-2": {"lr": 4e-2},
+    "lr 5e-2": {"lr": 5e-2},
     "start: least squares": {"start": "linear"},
     "start: identity": {"start": "identity"},
 }

@@ -63,7 +63,7 @@ class INN(TrainedAligner, Bijection):
         start: ``"cca"`` (canonical map), ``"linear"`` (least squares), ``"procrustes"`` or
             ``"identity"``. Gains far from the median are clipped to make it a bijection.
         n_couplings: Number of couplings, two a rotation; an odd one has a rotation of its own.
-        hidden: Width of their sub-networks; twice that of the space, but at least 64, by default.
+        hidden: Width of their sub-networks; three times that of the space, at least 64, by default.
         n_hidden: Number of hidden layers of their sub-networks.
         activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
         clamp: Bound of the log-scale of each coupling.
@@ -109,10 +109,10 @@ class INN(TrainedAligner, Bijection):
         n_hidden: int = 1,
         activation: Activation = "gelu",
         clamp: float = 1.0,
-        max_steps: int = 400,
+        max_steps: int = 1000,
         max_seconds: float | None = None,
-        batch_size: int = 256,
-        lr: float = 1.5e-2,
+        batch_size: int = 512,
+        lr: float = 2.5e-2,
         random_state: int = 0,
         validation: float = 0.1,
         progress: bool = True,
@@ -161,7 +161,7 @@ class INN(TrainedAligner, Bijection):
     def _coupling(self, d: int, kept: Kept) -> AffineCoupling:
         return AffineCoupling(
             d,
-            self.hidden or max(2 * d, _LEAST_HIDDEN),
+            self.hidden or max(3 * d, _LEAST_HIDDEN),
             kept=kept,
             n_hidden=self.n_hidden,
             activation=self.activation,
