@@ -41,8 +41,8 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 _CHOSEN_ON = (("seed-0", "seed-1", 4), ("seed-0", "seed-1", 2))
 _CONFIRMED_ON = (("seed-2", "seed-3", 4), ("seed-1", "seed-2", 3), ("seed-0", "seed-3", 1))
 
-# Best on validation documents of 3e-3, 1e-2 and 3e-2.
-_PUBLISHED_LR = 1e-2
+# Best on validation documents of 3e-3, 1e-2 and 3e-2, after 150 steps.
+_PUBLISHED_LR = 3e-2
 
 _TIMED_ROWS, _TIMED_STEPS = 8192, (5, 25)
 
