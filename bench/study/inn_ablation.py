@@ -39,12 +39,12 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "start: identity": {"start": "identity"},
 }
 _CHOSEN_ON = (("seed-0", "seed-1", 4), ("seed-0", "seed-1", 2))
-_CONFIRMED_ON = (("seed-2", "seed-3", 4), ("seed-1", "seed-2", 3), ("seed-0", "seed-3", 1))
+_CONFIRMED_ON = (("seed-2", "seed-3", 4), ("seed-1", "seed-2", 2), ("seed-0", "seed-3", 0))
 
 # Best on validation documents of 3e-3, 1e-2 and 3e-2, after 150 steps.
 _PUBLISHED_LR = 3e-2
 
-_TIMED_ROWS, _TIMED_STEPS = 8192, (5, 25)
+_TIMED_ROWS, _TIMED_STEPS = 4096, (1, 6)
 
 
 class PublishedINN(INN):
@@ -77,7 +77,7 @@ def _ablate(rows: SeedRows, seconds: float) -> None:
     for name, inn in maps.items():
         scores = [_two_way(inn, rows, place, "validation") for place in _CHOSEN_ON]
         there, back = (mean(score) for score in zip(*scores, strict=True))
-        print(_line(name, inn.max_steps, there, back, mean((there, back))))
+        print(_line(name, inn.max_steps, there, back, mean((there, back))), flush=True)
 
 
 def _confirm(rows: SeedRows, seconds: float) -> None:
@@ -96,7 +96,7 @@ def _confirm(rows: SeedRows, seconds: float) -> None:
         a, b, layer = place
         for name, there, back in _methods(maps, rows, place):
             steps = maps[name].max_steps if name in maps else ""
-            print(_line(f"{a}, {b}, layer {layer}", name, steps, there, back))
+            print(_line(f"{a}, {b}, layer {layer}", name, steps, there, back), flush=True)
 
 
 def _methods(
@@ -155,3 +155,7 @@ def _give_steps(maps: dict[str, Any], train: Pair, seconds: float) -> None:
     for name, method in maps.items():
         step = (taken.seconds((name, long)) - taken.seconds((name, short))) / (long - short)
         method.set_params(max_steps=max(1, round(seconds / step)))
+
+
+if __name__ == "__main__":
+    main()
