@@ -10,6 +10,7 @@ import torch
 
 from fastinn.embed import memory
 from fastinn.embed.corpus import Corpus, Document
+from fastinn.embed.levels import LAYOUTS
 from fastinn.embed.source import Source
 from fastinn.embed.store.layout import DTYPES
 from fastinn.embed.tokens import Window
@@ -18,6 +19,7 @@ _COUNTED_SECONDS = 2.0
 """How long documents are counted; a longer corpus is extrapolated."""
 
 _TRIED_DOCUMENTS = 256
+_TRIED_CHARACTERS = 1_000_000
 _TRIED_TOKENS = 2_048
 
 
@@ -27,14 +29,16 @@ class Workload:
 
     Attributes:
         n_tokens: Tokens of the corpus, about.
+        n_rows: Rows of the corpus, about: as many, unless a row is a word or a document.
         counted: Share of the documents that were counted, the rest is extrapolated; ``None`` if
             how many there are is not known, and ``n_tokens`` is of those that were.
         seconds: Time in which one process encodes them with every seed, about.
-        row_bytes: Bytes of one token's float32 states in all views.
+        row_bytes: Bytes of one float32 row of all views.
         model_bytes: Bytes of all models together.
     """
 
     n_tokens: int
+    n_rows: int
     counted: float | None
     seconds: float
     row_bytes: int
@@ -42,7 +46,7 @@ class Workload:
 
     def stored_bytes(self, dtype: str) -> int:
         """Return what the states take in stores of a dtype."""
-        return self.n_tokens * self.row_bytes * DTYPES[dtype].itemsize // 4
+        return self.n_rows * self.row_bytes * DTYPES[dtype].itemsize // 4
 
     def __str__(self) -> str:
         about = "at least " if self.counted is None else "" if self.counted == 1 else "about "
@@ -63,15 +67,17 @@ def workload(encoders: Mapping[str, Source], corpus: Corpus) -> Workload:
         ValueError: If there is no text.
     """
     characters, counted = _count(corpus)
-    documents = list(islice(corpus, _TRIED_DOCUMENTS))
-    tried = {name: _windows(encoder, documents) for name, encoder in encoders.items()}
-    first, n_first = next(iter(tried.values()))
-    n_tokens = round(characters * n_first / sum(len(d.text) for d in documents))
-    seconds = sum(_seconds(encoder, tried[name][0]) for name, encoder in encoders.items())
+    documents = _first_documents(corpus)
+    whole = characters / sum(len(document.text) for document in documents)
+    first = next(iter(encoders.values()))
+    windows = list(first.tokens.windows(documents))
+    seconds_a_token = sum(_seconds_a_token(each, documents) for each in encoders.values())
+    n_tokens = whole * _n_tokens(windows)
     return Workload(
-        n_tokens,
+        round(n_tokens),
+        round(whole * len(LAYOUTS[first.level](windows).keys)),
         counted,
-        seconds * n_tokens / max(1, sum(window.n_tokens for window in first)),
+        seconds_a_token * n_tokens,
         sum(encoder.bytes_per_row for encoder in encoders.values()),
         sum(encoder.model.nbytes for encoder in encoders.values()),
     )
@@ -114,19 +120,28 @@ def _count(corpus: Corpus) -> tuple[float, float | None]:
     return characters, 1.0
 
 
-def _windows(encoder: Source, documents: list[Document]) -> tuple[list[Window], int]:
-    """Return the windows of the first tokens, and how many tokens there are in all."""
-    tried, n_tokens = [], 0
-    for window in encoder.tokens.windows(documents):
-        if n_tokens < _TRIED_TOKENS:
-            tried.append(window)
-        n_tokens += window.n_tokens
-    return tried, n_tokens
+def _first_documents(corpus: Corpus) -> list[Document]:
+    documents, characters = [], 0
+    for document in islice(corpus, _TRIED_DOCUMENTS):
+        documents.append(document)
+        characters += len(document.text)
+        if characters > _TRIED_CHARACTERS:
+            break
+    return documents
 
 
-def _seconds(encoder: Source, windows: list[Window]) -> float:
+def _seconds_a_token(encoder: Source, documents: list[Document]) -> float:
     """Time one run of the model; the run before loads its weights and warms it up."""
-    encoder.encode_windows(windows[:1])
+    tried: list[Window] = []
+    for window in encoder.tokens.windows(documents):
+        tried.append(window)
+        if _n_tokens(tried) >= _TRIED_TOKENS:
+            break
+    encoder.encode_windows(tried[:1])
     begun = time.perf_counter()
-    encoder.encode_windows(windows)
-    return time.perf_counter() - begun
+    encoder.encode_windows(tried)
+    return (time.perf_counter() - begun) / max(1, _n_tokens(tried))
+
+
+def _n_tokens(windows: list[Window]) -> int:
+    return sum(window.n_tokens for window in windows)
