@@ -6,7 +6,7 @@ of one thread. ``FOLDER`` keeps the texts and what the runs write; figures of th
 
 ``cost``       peak resident memory and processor time of texts of growing length.
 ``breakdown``  where the time of reading goes.
-``kills``      a run killed at random moments and started again, against one left alone.
+``kills``      runs killed at random moments and started again, against one left alone.
 ``ranks``      the moments of several processes against those of one.
 """
 
@@ -16,10 +16,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ LAYERS = (0, 2, -1)
 LENGTH = 700
 """Characters of a document at most, so that a short text has enough of them for every rank."""
 
-_LOOKS_EVERY = 0.02
+_LOOKS_EVERY = 0.1
 
 
 class Ended(NamedTuple):
@@ -104,25 +105,38 @@ def breakdown(given: argparse.Namespace) -> None:
 
 
 def kills(given: argparse.Namespace) -> None:
-    """Kill a run at random moments until it has been killed often enough, then let it finish."""
+    """Kill runs at random moments; each that comes to its end is compared with one left alone."""
     text = text_of(given.folder, given.killed)
     alone, out = (given.folder / f"{name}-{given.killed}" for name in ("alone", "killed"))
     if not (alone / "moments.json").exists():
         finish(command(text, alone))
-    shutil.rmtree(out, ignore_errors=True)
-    call = command(text, out, "--every", str(given.every))
     draw = random.Random(given.random_state)
-    done = sum(killed_after(call, draw.uniform(0, given.longest)) for _ in range(given.kills))
-    finish(call)
-    differ = [name for name in SPLITS if contents(alone, name) != contents(out, name)]
+    of_runs: list[int] = []
+    differ: set[str] = set()
+    while sum(of_runs) < given.kills:
+        moments = (draw.uniform(0, given.longest) for _ in range(given.kills - sum(of_runs)))
+        of_runs.append(kills_of_one_run(command(text, out, "--every", str(given.every)), moments))
+        differ |= {name for name in SPLITS if contents(alone, name) != contents(out, name)}
+        shutil.rmtree(out)
     record(
         given.results,
         f"{given.kills} kills of {given.killed} tokens",
-        killed=done,
+        kills_of_each_run=of_runs,
         seconds_between_checkpoints=given.every,
         longest_seconds_before_a_kill=given.longest,
-        files_that_differ=differ,
+        files_that_differ=sorted(differ),
     )
+
+
+def kills_of_one_run(call: list[str], moments: Iterable[float]) -> int:
+    """Kill ``call`` at the moments, start it again each time, and count the kills till its end."""
+    n_kills = 0
+    for seconds in moments:
+        if not killed_after(call, seconds):
+            return n_kills
+        n_kills += 1
+    finish(call)
+    return n_kills
 
 
 def ranks(given: argparse.Namespace) -> None:
@@ -218,13 +232,19 @@ def _peak_so_far(pid: int, before: int) -> int:
 
 
 def killed_after(call: list[str], seconds: float) -> bool:
-    """Start ``call``, kill it after so many seconds, and tell whether that came before its end."""
+    """Start ``call``, kill it after so many seconds, and tell whether that came before its end.
+
+    Raises:
+        RuntimeError: If it fails before.
+    """
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-    return process.wait() != 0
+    if process.wait() not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"exit status {process.returncode} of: {' '.join(call)}")
+    return process.returncode != 0
 
 
 def contents(folder: Path, name: str) -> dict[str, bytes]:
@@ -261,7 +281,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--broken-down", type=int, default=100_000, help="tokens of the breakdown")
     parser.add_argument("--killed", type=int, default=1_000_000, help="tokens of the killed run")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--longest", type=float, default=40.0, help="seconds before a kill")
+    parser.add_argument("--longest", type=float, default=30.0, help="seconds before a kill")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between checkpoints")
     parser.add_argument("--ranked", type=int, default=100_000, help="tokens of the ranks")
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4])
