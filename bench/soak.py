@@ -67,8 +67,8 @@ def cost(given: argparse.Namespace) -> None:
         shutil.rmtree(out, ignore_errors=True)
         ended = finish(command(text, out))
         record(
-            given.results,
             f"cost of {n_tokens} tokens",
+            given.results,
             peak_memory=ended.peak,
             processor_seconds=ended.seconds,
             tokens_per_second=n_tokens / ended.seconds,
@@ -92,8 +92,8 @@ def breakdown(given: argparse.Namespace) -> None:
             moments.update(block.rows)
         whole = time.perf_counter() - begun
     record(
-        given.results,
         f"stages of {given.broken_down} tokens",
+        given.results,
         tokens_per_second=moments.n_rows / whole,
         encode=encoding.seconds / whole,
         moments=multiplying.seconds / whole,
@@ -110,6 +110,7 @@ def kills(given: argparse.Namespace) -> None:
     alone, out = (given.folder / f"{name}-{given.killed}" for name in ("alone", "killed"))
     if not (alone / "moments.json").exists():
         finish(command(text, alone))
+    shutil.rmtree(out, ignore_errors=True)
     draw = random.Random(given.random_state)
     of_runs: list[int] = []
     differ: set[str] = set()
@@ -119,8 +120,8 @@ def kills(given: argparse.Namespace) -> None:
         differ |= {name for name in SPLITS if contents(alone, name) != contents(out, name)}
         shutil.rmtree(out)
     record(
-        given.results,
         f"{given.kills} kills of {given.killed} tokens",
+        given.results,
         kills_of_each_run=of_runs,
         seconds_between_checkpoints=given.every,
         longest_seconds_before_a_kill=given.longest,
@@ -150,8 +151,8 @@ def ranks(given: argparse.Namespace) -> None:
         shutil.rmtree(out, ignore_errors=True)
         finish(command(text, out, "--exact", ranks=n))
         record(
-            given.results,
             f"{n} ranks, {given.ranked} tokens",
+            given.results,
             largest_relative_difference=max(difference(alone, out, name) for name in SPLITS),
         )
 
@@ -264,7 +265,7 @@ def difference(one: Path, other: Path, name: str) -> float:
     return max(float((x - y).abs().max() / x.abs().max()) for x, y in means + covs)
 
 
-def record(path: Path, case: str, **figures: Any) -> None:
+def record(case: str, path: Path = FOLDER / "soak.json", **figures: Any) -> None:
     """Write one case beside those that the file holds."""
     held = json.loads(path.read_text()) if path.exists() else {"cases": {}}
     where = machine.description("cpu")
