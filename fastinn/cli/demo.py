@@ -14,6 +14,7 @@ from fastinn.study.layers import Comparison
 _INN = INN(hidden=256, max_steps=250, batch_size=256, lr=3e-2)
 _MLP = MLPMap(max_steps=300, batch_size=256)
 _DOCUMENTS = 80
+_CANDIDATES = 2_000
 
 
 def demo(
@@ -29,7 +30,7 @@ def demo(
     run_comparison(
         encoders,
         corpus,
-        Comparison(inn=_INN, mlp=_MLP, n_jobs=processors()),
+        Comparison(inn=_INN, mlp=_MLP, n_candidates=_CANDIDATES, n_jobs=processors()),
         folder,
         as_json,
         "fastinn demo",
