@@ -1,17 +1,25 @@
 import json
 import subprocess
 import sys
+from itertools import product
+from pathlib import Path
 
 import pytest
+import torch
 from labelled_texts import make_labelled
+from safetensors.torch import load_file
 from tiny_seeds import make_texts
+from tolerances import R2_HIGH, SAME_STATES, SHARDED
 from typer.testing import CliRunner
 
 import fastinn
-from fastinn import Encoder, cli
+from fastinn import Encoder, Moments, cli
+from fastinn.study import passes
 
 COMMANDS = [
     "demo",
+    "extract",
+    "moments",
     "compare",
     "align",
     "attention",
@@ -161,6 +169,144 @@ def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
 
 
 @pytest.fixture(scope="module")
+def stored(seeds, corpus, tmp_path_factory):
+    """Folders of the stores of two seeds, layers 0 and 3."""
+    folder = tmp_path_factory.mktemp("states")
+    arguments = [*seeds, "--corpus", corpus, "--layers", "0,-1", "--out", str(folder), "--json"]
+    shown = CliRunner().invoke(cli.app, ["extract", *arguments], catch_exceptions=False)
+    paths = list(json.loads(shown.stdout))
+    assert paths == [str(folder / f"seed-{i}@local") for i in range(2)]
+    return paths
+
+
+def test_store_ls_lists_what_was_extracted(run, stored, corpus):
+    folder = Path(stored[0]).parent
+    code, stdout, _ = run("store", "ls", folder, "--json")
+    assert code == 0
+    n_words = sum(len(line.split()) for line in Path(corpus).read_text().splitlines())
+    for record in json.loads(stdout).values():
+        assert (record["rows"], record["layers"], record["finished"]) == (n_words, [0, 3], True)
+
+
+def rows_of(stored, split):
+    """Float64 rows of each view of some stores, about their mean."""
+    views = {}
+    for path in stored:
+        store = fastinn.EmbeddingStore(path).split(split)
+        for layer, rows in store.read(0, len(store)).rows.items():
+            views[Path(path).name.partition("@")[0], layer] = rows.double() - rows.double().mean(0)
+    return views
+
+
+@pytest.mark.parametrize("cells", ["same-layer", "all"])
+def test_moments_of_stores_are_those_of_their_models(run, seeds, stored, corpus, tmp_path, cells):
+    options = ["--exact", "--cells", cells, "--json"]
+    live, read = tmp_path / "live", tmp_path / "read"
+    text = ["--corpus", corpus, "--layers", "0,3"]
+    code, stdout, _ = run("moments", *seeds, *text, *options, "--out", live)
+    assert code == 0
+    assert run("moments", *stored, *options, "--out", read)[:2] == (0, stdout)
+    for split in ("train", "validation", "test"):
+        of_models, of_stores = (Moments.load(f / f"{split}.safetensors") for f in (live, read))
+        assert of_stores.n_rows == of_models.n_rows == json.loads(stdout)[split]["rows"]
+        assert of_stores.views == of_models.views
+        rows = rows_of(stored, split)
+        for a, b in product(of_models.views, repeat=2):
+            if a == b or (a[0] != b[0] and (cells == "all" or a[1] == b[1])):
+                found, live_cov = of_stores.cov(a, b), of_models.cov(a, b)
+                torch.testing.assert_close(found, live_cov, rtol=0, atol=SAME_STATES)
+                exact = rows[a].T @ rows[b] / len(rows[a])
+                torch.testing.assert_close(found, exact, rtol=0, atol=SHARDED)
+    assert json.loads((read / "moments.json").read_text())["splits"] == json.loads(stdout)
+
+
+def test_align_and_compare_on_stores(run, seeds, stored, corpus, tmp_path):
+    linear = ["--method", "linear", "--json", "--out"]
+    assert run("align", *seeds, "--corpus", corpus, *linear, tmp_path / "live")[0] == 0
+    code, stdout, _ = run("align", *stored, *linear, tmp_path / "read")
+    assert code == 0
+    live = json.loads((tmp_path / "live" / "scores.json").read_text())
+    assert json.loads(stdout)["linear"] == pytest.approx(live["linear"], abs=R2_HIGH)
+    assert not (tmp_path / "read" / "checkpoints").exists()
+    assert fastinn.load_aligner(tmp_path / "read").n_features_in_ == 16
+    code, stdout, _ = run("align", *stored, "--out", tmp_path / "inn", *QUICK)
+    assert code == 0
+    assert json.loads(stdout)["inn"]["r2"] <= 1
+    code, stdout, _ = run("compare", *stored, "--out", tmp_path / "compared", *QUICK)
+    assert code == 0
+    results = json.loads(stdout)
+    found = [r for r in results["scores"] if r["method"] == "least squares"]
+    assert len(found) == 8
+    last = {"source": "seed-0", "source_layer": 3, "target_layer": 3}
+    (same,) = (r for r in found if last.items() <= r.items())
+    assert same["r2"] == pytest.approx(live["linear"]["r2"], abs=R2_HIGH)
+    assert (tmp_path / "compared" / "report.html").exists()
+
+
+def killed_behind(n_blocks, patch):
+    """Let a pass fail behind its ``n_blocks``-th block, as a kill does."""
+    added, whole = [], passes._Reading._add
+
+    def failing(reading, block):
+        if len(added) == n_blocks:
+            raise KeyError("killed")
+        added.append(block)
+        whole(reading, block)
+
+    patch.setattr(passes._Reading, "_add", failing)
+    return added
+
+
+def test_moments_go_on_from_checkpoints(run, seeds, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastinn._checkpoint._SHARE", 1.0)
+    how = ["--corpus", corpus, "--tokens-per-block", 100, "--every", 0, "--json", "--out"]
+    code, expected, _ = run("moments", *seeds, *how, tmp_path / "whole")
+    assert code == 0
+    with monkeypatch.context() as patch:
+        killed_behind(9, patch)
+        with pytest.raises(KeyError):
+            run("moments", *seeds, *how, tmp_path / "killed")
+    assert (tmp_path / "killed" / "checkpoints").exists()
+    with monkeypatch.context() as patch:
+        again = killed_behind(10**6, patch)
+        assert run("moments", *seeds, *how, tmp_path / "killed")[:2] == (0, expected)
+    with monkeypatch.context() as patch:
+        anew = killed_behind(10**6, patch)
+        assert run("moments", *seeds, *how, tmp_path / "killed", "--overwrite")[0] == 0
+    assert len(again) == len(anew) - 9
+    for split in ("train", "validation", "test"):
+        file = f"{split}.safetensors"
+        whole, killed = (load_file(tmp_path / f / file) for f in ("whole", "killed"))
+        assert all(torch.equal(killed[name], tensor) for name, tensor in whole.items())
+    assert not (tmp_path / "killed" / "checkpoints").exists()
+
+
+def test_a_folder_with_moments_is_refused(run, stored, tmp_path):
+    out = ["--out", tmp_path, "--json"]
+    assert run("moments", *stored, *out)[0] == 0
+    before = (tmp_path / "test.safetensors").read_bytes()
+    code, _, stderr = run("moments", *stored, *out)
+    assert code == 2
+    assert "holds another run; give another folder with --out, or --overwrite" in stderr
+    assert (tmp_path / "test.safetensors").read_bytes() == before
+    assert run("moments", *stored, *out, "--overwrite")[0] == 0
+
+
+def test_what_a_text_leaves_out_is_reported_by_all_that_read_it(run, seeds, tmp_path, monkeypatch):
+    """Also what comes so late that the estimate does not see it."""
+    monkeypatch.setattr("fastinn.embed.estimate._COUNTED_SECONDS", 0.0)
+    path = tmp_path / "corpus.txt"
+    lines = [f"{text} {i % 7}".encode() for i, text in enumerate(make_texts(80))]
+    path.write_bytes(b"\n".join([*lines, b"\xff\xfe"]))
+    for command in ("extract", "moments", "align", "compare"):
+        options = {"align": ["--method", "linear"], "compare": ["--networks", ""]}
+        out = ["--out", tmp_path / command, "--json", *options.get(command, [])]
+        code, _, stderr = run(command, *seeds, "--corpus", path, *out)
+        assert code == 0
+        assert f"left out 1 not UTF-8 ({path}:81)" in stderr, command
+
+
+@pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labelled")
     for name, n, seed in (("train", 200, 1), ("dev", 40, 2)):
@@ -262,20 +408,36 @@ MISTAKES = {
         ["attention", "{seed}", "{seed}x", "--layers", "0"],
         "has layers 1 to 3",
     ),
+    "text for stores": (["moments", "{store}", "--corpus", "a"], "stores have read their corpus"),
+    "head of stores": (
+        ["moments", "{store}", "--documents", "9"],
+        "leave --corpus and --documents",
+    ),
+    "model and store": (
+        ["compare", "{other}", "{store}"],
+        "{store} is a store and {other} is none",
+    ),
+    "store and model": (["align", "{store}", "{other}"], "{store} is a store and {other} is none"),
+    "layer that is not stored": (["moments", "{store}", "--layers", "2"], "holds layers [0, 3]"),
+    "level of a store": (["moments", "{store}", "--level", "word"], "holds level 'token', --level"),
+    "blocks for this memory": (
+        ["moments", "{seed}", "--tokens-per-block", "99999999999"],
+        "read fewer layers or models at once, or give --tokens-per-block",
+    ),
     "no such layer": (["align", "{seed}", "{seed}", "--layer", "9"], "layers 0 (embeddings) to 3"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_end_in_one_line_and_exit_code_2(
-    run, seeds, labelled, tmp_path, arguments, message
+    run, seeds, stored, labelled, tmp_path, arguments, message
 ):
-    names = {"seed": seeds[0], "other": seeds[1], "dev": labelled / "dev.tsv"}
+    names = {"seed": seeds[0], "other": seeds[1], "dev": labelled / "dev.tsv", "store": stored[0]}
     filled = [part.format(**names) for part in arguments]
     out = [] if arguments[0] == "sanity" else ["--out", tmp_path / "out"]
     code, _, stderr = run(*filled, *out)
     assert code == 2
-    assert message in stderr
+    assert message.format(**names) in stderr
     assert stderr.count("\n") == 1
 
 

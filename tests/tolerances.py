@@ -97,3 +97,7 @@ SHARDED = 1e-12
 # Round a cycle of float32 flows, in standard deviations: a few roundings a coupling, grown by the
 # condition of the linear layers.
 CYCLE = 1e-4
+
+# Covariances of the same models' states encoded in other blocks: float32 sums of batches of another
+# shape leave each state off by 1e-6 at most, and states are of about 1.
+SAME_STATES = 2e-6
