@@ -23,6 +23,7 @@ from fastinn.cli import (
     stitch,
     store,
 )
+from fastinn.cli._allocator import give_back_large_buffers
 from fastinn.cli._terminal import complain
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.add_typer(store_app, name="store")
 def main() -> NoReturn:
     """Run the commands; a user's mistake ends in one line and exit code 2."""
     warnings.showwarning = _show_warning
+    give_back_large_buffers()
     try:
         _run()
     except (
