@@ -26,7 +26,7 @@ def held(n_bytes):
 
 libc.free(held(32 * 2**20 - 2**16))
 before = resident()
-large, small = zip(*[(held(4 * 2**20), held(2**10)) for _ in range(32)])
+large, small = zip(*[(held(4 * 2**20), held(2**17)) for _ in range(32)])
 for place in large:
     libc.free(place)
 print(resident() - before)
