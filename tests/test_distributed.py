@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tolerances import SHARDED
+from tiny_seeds import make_texts
+from tolerances import HIDDEN_STATES, R2_HIGH, SAME_STATES, SHARDED
 
-from fastinn import Moments, distributed
+from fastinn import EmbeddingStore, Moments, distributed
+from fastinn.embed.corpus import SPLITS
 
 MAIN = Path(__file__).with_name("rank_main.py")
 
@@ -26,14 +29,27 @@ def environment(**changed):
 
 def torchrun(n, job, folder, options, *, restarts=0):
     folder.mkdir(exist_ok=True)
+    launch(n, str(MAIN), job, str(folder), json.dumps(options), restarts=restarts)
+    return folder
+
+
+def fastinn(n, *arguments):
+    """Run a command under several ranks, and return what it printed."""
+    return launch(n, "-m", "fastinn", *map(str, arguments))
+
+
+def launch(n, *command, restarts=0):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node", str(n), "--max-restarts", str(restarts)]
-    command = [*launcher, str(MAIN), job, str(folder), json.dumps(options)]
     done = subprocess.run(
-        command, env=environment(FASTINN_TIMEOUT="60"), capture_output=True, text=True, timeout=240
+        [*launcher, *command],
+        env=environment(FASTINN_TIMEOUT="120"),
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    return done.stdout
 
 
 def tensors(folder, name):
@@ -96,6 +112,82 @@ def test_a_killed_rank_of_a_fit_goes_on(tmp_path, streamed):
     history = json.loads((whole / "inn-0" / "aligner.json").read_text())["attributes"]["history_"]
     both = [sum(ways) for ways in zip(history["forward_r2"], history["inverse_r2"], strict=True)]
     assert both[-1] > both[0]  # which is what a two-way loss is of; one way may pay for the other
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "corpus.txt"
+    path.write_text("\n".join(f"{text} {i % 7}" for i, text in enumerate(make_texts(300))))
+    return ["--corpus", path]
+
+
+@pytest.fixture(scope="module")
+def stored(seeds, text, tmp_path_factory):
+    """Folders of the stores of two seeds, each written by one process."""
+    out = tmp_path_factory.mktemp("states")
+    options = [*text, "--layers", "0,3", "--json", "--out", out]
+    return list(json.loads(fastinn(1, "extract", *seeds, *options)))
+
+
+def test_a_store_does_not_depend_on_the_number_of_ranks(seeds, text, stored, tmp_path):
+    """A single seed is read by both ranks, half the text each."""
+    options = [*text, "--layers", "0,3", "--json", "--out", tmp_path]
+    (divided,) = json.loads(fastinn(2, "extract", seeds[0], *options))
+    one, two = EmbeddingStore(stored[0]), EmbeddingStore(divided)
+    assert (one.header.writers, two.header.writers) == (1, 2)
+    assert all(journal.rows for journal in two.journals)
+    found, expected = (store.read(0, len(store)) for store in (two, one))
+    assert torch.equal(found.keys, expected.keys)
+    for layer in (0, 3):
+        torch.testing.assert_close(
+            found.rows[layer], expected.rows[layer], rtol=0, atol=HIDDEN_STATES
+        )
+
+
+def test_ranks_divide_the_seeds(seeds, text, tmp_path):
+    out = ["--layers", "3", "--json", "--out", tmp_path]
+    paths = list(json.loads(fastinn(2, "extract", *seeds, *text, *out)))
+    assert [Path(path).name for path in paths] == ["seed-0@local", "seed-1@local"]
+    assert [EmbeddingStore(path).header.writers for path in paths] == [1, 1]
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_command_moments_does_not_depend_on_the_number_of_ranks(stored, tmp_path, n):
+    """On stores, whose rows are the same however they are divided."""
+    options = ["--exact", "--tokens-per-block", 100, "--json", "--out"]
+    shown = [fastinn(k, "moments", *stored, *options, tmp_path / str(k)) for k in (1, n)]
+    assert json.loads(shown[0]) == json.loads(shown[1])
+    for split in SPLITS:
+        one, many = (Moments.load(tmp_path / str(k) / f"{split}.safetensors") for k in (1, n))
+        assert many.n_rows == one.n_rows
+        for a, b in product(one.views, repeat=2):
+            if a == b or (a[0] != b[0] and a[1] == b[1]):
+                torch.testing.assert_close(many.cov(a, b), one.cov(a, b), rtol=0, atol=SHARDED)
+
+
+def test_the_command_moments_on_models_under_ranks(seeds, text, tmp_path):
+    options = [*text, "--layers", "3", "--exact", "--json", "--out"]
+    shown = [fastinn(k, "moments", *seeds, *options, tmp_path / str(k)) for k in (1, 2)]
+    assert json.loads(shown[0]) == json.loads(shown[1])
+    a, b = ("seed-0", 3), ("seed-1", 3)
+    for split in SPLITS:
+        one, two = (Moments.load(tmp_path / str(k) / f"{split}.safetensors") for k in (1, 2))
+        torch.testing.assert_close(two.cov(a, b), one.cov(a, b), rtol=0, atol=SAME_STATES)
+    assert not (tmp_path / "2" / "checkpoints").exists()
+
+
+def test_the_command_compare_does_not_depend_on_the_number_of_ranks(stored, tmp_path):
+    for n in (1, 2):
+        fastinn(n, "compare", *stored, "--networks", "", "--out", tmp_path / str(n), "--json")
+    one, two = (json.loads((tmp_path / n / "results.json").read_text()) for n in "12")
+    assert two["corpus"]["documents"] == one["corpus"]["documents"]
+    assert len(one["scores"]) == 4 * 2 * 4
+    for found, expected in zip(two["scores"], one["scores"], strict=True):
+        scores = {name: value for name, value in expected.items() if isinstance(value, float)}
+        assert {k: found[k] for k in scores} == pytest.approx(scores, rel=0, abs=R2_HIGH)
+        assert {k: v for k, v in found.items() if k not in scores} == {
+            k: v for k, v in expected.items() if k not in scores
+        }
 
 
 def free_port():
