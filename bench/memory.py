@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-_PROCESS = Path("/proc/self")
+_PROCESSES = Path("/proc")
 
 
 def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
@@ -18,9 +18,9 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
     return _peak_of_device(call) if device == "cuda" else _peak_of_process(call)
 
 
-def resident_peak() -> int:
-    """Return the most bytes that this process ever had resident."""
-    return _status("VmHWM")
+def resident_peak(process: str = "self") -> int:
+    """Return the most bytes that a process, this one or one by its number, ever had resident."""
+    return _status("VmHWM", process)
 
 
 def _peak_of_device(call: Callable[[], object]) -> int:
@@ -35,15 +35,15 @@ def _peak_of_device(call: Callable[[], object]) -> int:
 def _peak_of_process(call: Callable[[], object]) -> int:
     # Freed memory that malloc holds on to would be used again unseen.
     ctypes.CDLL(None).malloc_trim(0)
-    (_PROCESS / "clear_refs").write_text("5")  # sets VmHWM to what is resident now
+    (_PROCESSES / "self" / "clear_refs").write_text("5")  # sets VmHWM to what is resident now
     before = _status("VmRSS")
     call()
     return max(0, _status("VmHWM") - before)
 
 
-def _status(field: str) -> int:
-    for line in (_PROCESS / "status").read_text().splitlines():
+def _status(field: str, process: str = "self") -> int:
+    for line in (_PROCESSES / process / "status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
-    raise ValueError(f"/proc/self/status has no field {field}")
+    raise ValueError(f"/proc/{process}/status has no field {field}")

@@ -19,7 +19,7 @@ def shares(encoder: Encoder, corpus: Corpus, every: int) -> str:
     begun = time.perf_counter()
     windows = list(encoder.tokens.windows(corpus))
     tokenise = (time.perf_counter() - begun) / every
-    with _Clock(Rows, "add") as adding, _Clock(Rows, "finish") as finishing:
+    with Clock(Rows, "add") as adding, Clock(Rows, "finish") as finishing:
         begun = time.perf_counter()
         encoder.encode_windows(windows[::every])
         encode = time.perf_counter() - begun
@@ -29,15 +29,23 @@ def shares(encoder: Encoder, corpus: Corpus, every: int) -> str:
     return ", ".join(f"{name} {seconds / whole:.1%}" for name, seconds in stages.items())
 
 
-class _Clock:
-    """Adds up the time spent in a method while the context lasts."""
+class Clock:
+    """Adds up the time spent in a method while the context lasts.
+
+    Args:
+        owner: Class whose method is watched, on all of its objects.
+        name: The method.
+
+    Attributes:
+        seconds: The time so far.
+    """
 
     def __init__(self, owner: type, name: str) -> None:
         self.seconds = 0.0
         self._owner, self._name = owner, name
         self._method: Callable[..., Any] = getattr(owner, name)
 
-    def __enter__(self) -> "_Clock":
+    def __enter__(self) -> "Clock":
         def timed(*args: Any) -> Any:
             begun = time.perf_counter()
             try:

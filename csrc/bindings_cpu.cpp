@@ -9,6 +9,10 @@
 #include "coupling_mlp/bindings.h"
 #include "second_moments/bindings.h"
 
+#if defined(FASTINN_HAS_AMX)
+#include "coupling_mlp/tiled_bindings.h"
+#endif
+
 namespace py = pybind11;
 
 namespace fastinn {
@@ -93,4 +97,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_affine_coupling<Cpu>(m);
   bind_coupling_mlp<Cpu>(m);
   bind_second_moments<Cpu>(m);
+#if defined(FASTINN_HAS_AMX)
+  bind_tiled_coupling(m);
+#endif
 }

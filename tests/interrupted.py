@@ -7,7 +7,7 @@ import torch
 
 from fastinn import distributed
 from fastinn._saved import save_tensors
-from fastinn.align import INN, _kept
+from fastinn.align import INN, _checkpoints
 from fastinn.embed.reading import Position
 from fastinn.embed.stream import Block
 from fastinn.study.passes import run_pass
@@ -104,7 +104,7 @@ def pass_to(folder, *, delay=0.0, every=0.0, checkpoint=True, **changed):
 
 def fit_to(folder, *, every=0.0, streamed=False, checkpoint=True, **changed):
     """Fit an INN to this rank's rows and save it."""
-    _kept._EVERY_SECONDS = every
+    _checkpoints._EVERY_SECONDS = every
     folder = Path(folder)
     kept = folder / "checkpoint" if checkpoint else None
     stream = Blocks(rank=distributed.rank(), world_size=distributed.world_size())

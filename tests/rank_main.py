@@ -8,7 +8,7 @@ import sys
 import interrupted
 
 from fastinn import _checkpoint, distributed
-from fastinn.align import _kept
+from fastinn.align import _checkpoints
 from fastinn.study import passes
 
 
@@ -16,7 +16,7 @@ def die_after_saves(n):
     """Kill this rank right after its n-th checkpoint, if it was never restarted."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT") != "0":
         return
-    for kept in (_kept.Kept, passes._Kept):
+    for kept in (_checkpoints.Checkpoints, passes._Kept):
         kept.save = _deadly(kept.save, n)
 
 

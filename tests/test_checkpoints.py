@@ -170,7 +170,7 @@ def mlp(**changed):
 
 
 def test_a_fit_goes_on_behind_the_last_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastinn.align._kept._EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("fastinn.align._checkpoints._EVERY_SECONDS", 0.0)
     steps = []
 
     class Stopping(MLPMap):

@@ -3,20 +3,44 @@
 
 #include <type_traits>
 
+#if defined(FASTINN_HAS_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace fastinn {
 
 // In ascending order: a CPU that has one has all before it.
-enum class Isa { baseline, avx2, avx512 };
+enum class Isa { baseline, avx2, avx512, amx };
 
-constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512"};
+constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512", "amx"};
+
+#if defined(FASTINN_HAS_AMX)
+// Whether this CPU has matrix tiles for bfloat16 and the system lets this process use them.
+inline bool has_amx() {
+  constexpr unsigned bfloat16_vectors = 1u << 5, bfloat16_tiles = 1u << 22, tiles = 1u << 24;
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bfloat16_vectors)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!(d & bfloat16_tiles) || !(d & tiles)) return false;
+  // Tiles are large, so Linux saves them only for processes that ask it to.
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#endif
 
 // The best instruction set that this CPU has.
 inline Isa best_isa() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
+      __builtin_cpu_supports("avx512vl")) {
+#if defined(FASTINN_HAS_AMX)
+    if (has_amx()) return Isa::amx;
+#endif
     return Isa::avx512;
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("bmi2"))
     return Isa::avx2;
@@ -28,6 +52,9 @@ inline Isa best_isa() {
 template <typename Kernel>
 void with_isa(Isa isa, Kernel&& kernel) {
   switch (isa) {
+#if defined(FASTINN_HAS_AMX)
+    case Isa::amx: return kernel(std::integral_constant<Isa, Isa::amx>{});
+#endif
 #if defined(__x86_64__)
     case Isa::avx512: return kernel(std::integral_constant<Isa, Isa::avx512>{});
     case Isa::avx2: return kernel(std::integral_constant<Isa, Isa::avx2>{});

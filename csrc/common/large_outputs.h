@@ -19,18 +19,22 @@ constexpr int64_t kLarge = int64_t{32} << 20;
 
 inline bool is_large(int64_t bytes) { return bytes >= kLarge; }
 
-// A fresh output of this size is unmapped memory; faulting it in by 4 KiB pages costs more than
-// writing it.
-inline void expect_large_output(void* data, int64_t bytes) {
+// Asks for the memory in huge pages, as far as it holds whole ones.
+inline void prefer_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__)
   constexpr uintptr_t huge_page = uintptr_t{2} << 20;
   const auto address = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (address + huge_page - 1) / huge_page * huge_page;
   const uintptr_t last = (address + static_cast<uintptr_t>(bytes)) / huge_page * huge_page;
   // A hint: kernels that do not know it refuse, and nothing else changes.
-  if (is_large(bytes) && last > first)
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
+}
+
+// A fresh output of this size is unmapped memory; faulting it in by 4 KiB pages costs more than
+// writing it.
+inline void expect_large_output(void* data, int64_t bytes) {
+  if (is_large(bytes)) prefer_huge_pages(data, bytes);
 }
 
 // Copies past the cache, which would first read the lines that are about to be overwritten. Call

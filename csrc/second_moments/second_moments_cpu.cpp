@@ -1,23 +1,17 @@
 // The rows are packed into panels of a few columns, in the order in which the products read them.
-// The result is cut into square tiles; one thread computes a tile over all rows of a chunk, in
-// their order and in memory of its own, so that the bits do not depend on the number of threads.
-#include <omp.h>
-
+// One thread computes a tile of the result over all rows of a chunk, in their order and in memory
+// of its own, so that the bits do not depend on the number of threads.
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <new>
 
-#include "common/bfloat16.h"
-#include "common/float16.h"
-#include "common/large_outputs.h"
-#include "second_moments/second_moments.h"
+#include "second_moments/result_tiles.h"
+#include "second_moments/split_products.h"
 
 namespace fastinn {
 namespace {
 
 constexpr Isa kIsa = Isa::FASTINN_ISA;
-constexpr int64_t kVectorBytes = kIsa == Isa::avx512 ? 64 : kIsa == Isa::avx2 ? 32 : 16;
+constexpr int64_t kVectorBytes = kIsa >= Isa::avx512 ? 64 : kIsa == Isa::avx2 ? 32 : 16;
 
 // float32 sums of more rows than this lose digits that the float64 merge cannot bring back.
 constexpr int64_t kPromotedRows = 256;
@@ -25,19 +19,8 @@ constexpr int64_t kPromotedRows = 256;
 constexpr int64_t kChunkRows = 4096;
 // Rows of a panel that are packed before those of the next panel.
 constexpr int64_t kPackedRows = 8;
-// Columns of a tile: the sums and the packed rows of the widest stay in the second-level cache; the
-// narrower ones keep all threads busy where the result is small.
-constexpr int64_t kWidestTile = 192;
-constexpr int64_t kNarrowestTile = 96;
-constexpr int64_t kTilesPerThread = 8;
 // Rows from the second-level cache are asked for so many rows ahead.
 constexpr int64_t kPrefetchedRows = 8;
-// Rows and columns that are mirrored at a time. Those of a wide result may all lie in one set of
-// the first-level cache, which holds few more.
-constexpr int64_t kMirrored = 8;
-// Below this many multiplications, waking the threads costs more than it saves.
-constexpr int64_t kSerial = 1 << 18;
-
 template <typename T>
 using Vector __attribute__((vector_size(kVectorBytes), may_alias)) = T;
 
@@ -53,28 +36,9 @@ constexpr int64_t kPanel = kBlockVectors * kLanes<T>;
 // A register block is kBlockRows times three vectors: with the three of the right side and one of
 // the left it fits the 32 registers of AVX-512, and the 16 of AVX2 and SSE.
 template <typename T>
-constexpr int64_t kBlockRows = kIsa == Isa::avx512  ? 8
+constexpr int64_t kBlockRows = kIsa >= Isa::avx512  ? 8
                                : kPanel<T> % 4 == 0 ? 4
                                                     : 3;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// --- Memory
-
-template <typename T>
-struct Free {
-  void operator()(T* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
-
-template <typename T>
-using Buffer = std::unique_ptr<T[], Free<T>>;
-
-template <typename T>
-Buffer<T> allocate(int64_t n) {
-  Buffer<T> buffer(static_cast<T*>(::operator new[](n * sizeof(T), std::align_val_t(64))));
-  expect_large_output(buffer.get(), n * sizeof(T));
-  return buffer;
-}
 
 // --- Packing
 
@@ -94,17 +58,6 @@ void pack_row(const S* __restrict row, int64_t column_stride, const double* __re
     packed[j] = bfloat16 ? rounded_to_bfloat16(static_cast<float>(value)) : value;
   }
   std::fill(packed + n_columns, packed + kPanel<T>, T(0));
-}
-
-// Calls `function` with the rows' address as a pointer to their type.
-template <typename Function>
-void with_element(const Rows& rows, Function&& function) {
-  switch (rows.element) {
-    case Element::float16: return function(static_cast<const Float16*>(rows.data));
-    case Element::bfloat16: return function(static_cast<const BFloat16*>(rows.data));
-    case Element::float32: return function(static_cast<const float*>(rows.data));
-    case Element::float64: return function(static_cast<const double*>(rows.data));
-  }
 }
 
 // Panels of all batches of one side, for one chunk of rows.
@@ -180,47 +133,6 @@ void add_products(const T* __restrict left, const T* __restrict right, int64_t n
     for (int64_t j = 0; j < kPanel<T>; ++j) sums[i * stride + j] += block[i][j];
 }
 
-// Which entries of the result, and of which batch; at most `size` rows and columns.
-struct Tile {
-  int64_t size;
-  int64_t batch;
-  int64_t top;
-  int64_t left;
-  int64_t bottom;
-  int64_t right;
-};
-
-int64_t n_tiles(const SecondMoments& op, int64_t size) {
-  const int64_t down = ceil_div(op.left.n_features, size);
-  return op.symmetric ? down * (down + 1) / 2 : down * ceil_div(op.right.n_features, size);
-}
-
-int64_t tile_size(const SecondMoments& op) {
-  const int64_t least = kTilesPerThread * omp_get_max_threads();
-  int64_t size = kWidestTile;
-  while (size > kNarrowestTile && op.n_batches * n_tiles(op, size) < least) size /= 2;
-  return size;
-}
-
-// Tile number `index` of a batch; of a symmetric product, row by row of the lower triangle.
-Tile tile_at(const SecondMoments& op, int64_t size, int64_t batch, int64_t index) {
-  int64_t i, j;
-  if (op.symmetric) {
-    for (i = 0; index > i; ++i) index -= i + 1;
-    j = index;
-  } else {
-    const int64_t n_across = ceil_div(op.right.n_features, size);
-    i = index / n_across;
-    j = index % n_across;
-  }
-  return {size,
-          batch,
-          i * size,
-          j * size,
-          std::min((i + 1) * size, op.left.n_features),
-          std::min((j + 1) * size, op.right.n_features)};
-}
-
 // Adds the products of `n_rows` rows to the sums of a tile, which have room for whole panels.
 // Panels above the diagonal of a symmetric product are left out.
 template <typename T>
@@ -248,34 +160,6 @@ Buffer<double> tile_sums(const SecondMoments& op, const Tile& tile, const Panels
   return sums;
 }
 
-// Adds the sums of a tile to the result, which the first chunk writes.
-void add_tile(const SecondMoments& op, const Tile& tile, const double* sums, bool first) {
-  const int64_t width = op.right.n_features, n_across = tile.right - tile.left;
-  double* out = op.out + (tile.batch * op.left.n_features + tile.top) * width + tile.left;
-  for (int64_t i = 0; i < tile.bottom - tile.top; ++i, out += width, sums += tile.size)
-    for (int64_t j = 0; j < n_across; ++j) out[j] = first ? sums[j] : out[j] + sums[j];
-}
-
-// Copies what is below the diagonal to above it, square by square.
-void mirror(const SecondMoments& op, const Tile& tile) {
-  const int64_t width = op.left.n_features;
-  double* out = op.out + tile.batch * width * width;
-  for (int64_t top = tile.top; top < tile.bottom; top += kMirrored)
-    for (int64_t left = tile.left; left < std::min(tile.right, top + 1); left += kMirrored)
-      for (int64_t j = left; j < std::min(tile.right, left + kMirrored); ++j)
-        for (int64_t i = std::max(top, j); i < std::min(tile.bottom, top + kMirrored); ++i)
-          out[j * width + i] = out[i * width + j];
-}
-
-template <typename Function>
-void for_each_tile(const SecondMoments& op, Function&& function) {
-  const int64_t size = tile_size(op), n = n_tiles(op, size);
-  const int64_t work = op.n_rows * op.left.n_features * op.right.n_features;
-#pragma omp parallel for collapse(2) schedule(dynamic) if (work > kSerial)
-  for (int64_t batch = 0; batch < op.n_batches; ++batch)
-    for (int64_t index = 0; index < n; ++index) function(tile_at(op, size, batch, index));
-}
-
 template <typename T>
 Buffer<T> allocate_panels(const SecondMoments& op, const Rows& rows) {
   return allocate<T>(op.n_batches * n_panels<T>(rows) * std::min(kChunkRows, op.n_rows) *
@@ -286,6 +170,10 @@ Buffer<T> allocate_panels(const SecondMoments& op, const Rows& rows) {
 
 template <Isa isa, typename T>
 void second_moments_cpu(const SecondMoments& op) {
+#if defined(__AMX_BF16__)
+  if constexpr (std::is_same_v<T, float>)
+    if (op.n_rows >= kLeastSplitRows) return split_products(op);
+#endif
   const Buffer<T> left_buffer = allocate_panels<T>(op, op.left);
   const Buffer<T> right_buffer = op.symmetric ? nullptr : allocate_panels<T>(op, op.right);
   if (op.n_rows == 0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fastinn
 from fastinn import _checks, distributed
 from fastinn._types import Array, Precision
-from fastinn.align._kept import Kept
+from fastinn.align._checkpoints import Checkpoints
 from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed
 from fastinn.align._standard import Standard
 from fastinn.align._training import Budget, Trainer
@@ -154,7 +154,7 @@ class TrainedAligner(Aligner):
         """Return what measures the network at every checkpoint besides its R2."""
         return dict
 
-    def _fit(self, source: Source, kept: Kept | None = None) -> Self:
+    def _fit(self, source: Source, kept: Checkpoints | None = None) -> Self:
         x, y = source.validation
         if kept is None or kept.found is None:
             self._begin(x.shape[1], y.shape[1], source.moments)
@@ -182,13 +182,13 @@ class TrainedAligner(Aligner):
 
     def _kept(
         self, folder: str | PathLike[str] | None, rows: Pair, n_rows: int | None = None
-    ) -> Kept | None:
+    ) -> Checkpoints | None:
         """Check that all ranks fit the same, and open the checkpoints if there are to be any."""
         settings = self._settings(rows)
         distributed.all_equal(settings, "what is fitted")
         if folder is None:
             return None
-        return Kept(Path(folder), settings | {"rows": n_rows})
+        return Checkpoints(Path(folder), settings | {"rows": n_rows})
 
     def _settings(self, rows: Pair) -> dict[str, Any]:
         """Return all that decides about the result but the values of the rows."""

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from fastinn import distributed
-from fastinn.align._kept import Kept, Snapshot, named
+from fastinn.align._checkpoints import Checkpoints, Snapshot, named
 from fastinn.align._sources import Batches, Pair
 
 _WARM_UP = 0.05
@@ -88,7 +88,7 @@ class Trainer:
         self._least_error = math.inf
         self._best: dict[str, Tensor] = {}
 
-    def run(self, batches: Batches, validation: Pair, kept: Kept | None = None) -> None:
+    def run(self, batches: Batches, validation: Pair, kept: Checkpoints | None = None) -> None:
         """Train, then restore the best checkpoint; Ctrl-C ends training and keeps it too.
 
         Args:
@@ -110,7 +110,7 @@ class Trainer:
             )
         self._module.load_state_dict(self._best)
 
-    def _begin(self, batches: Batches, kept: Kept | None) -> None:
+    def _begin(self, batches: Batches, kept: Checkpoints | None) -> None:
         self._start = time.perf_counter()
         if kept is not None and kept.found is not None:
             self._go_on(kept.found)
@@ -119,7 +119,7 @@ class Trainer:
         else:
             self._checkpoint()
 
-    def _steps(self, batches: Batches, validation: Pair, kept: Kept | None) -> None:
+    def _steps(self, batches: Batches, validation: Pair, kept: Checkpoints | None) -> None:
         shown = self._progress and sys.stderr.isatty() and distributed.is_main()
         total, done = self._budget.max_steps, self.n_steps
         with tqdm(total=total, initial=done, disable=not shown, unit="step", leave=False) as bar:
@@ -134,7 +134,7 @@ class Trainer:
         if kept is not None and self.n_steps > done:
             kept.save(self.n_steps, self._snapshot(batches, validation))
 
-    def _step(self, x: Tensor, y: Tensor, lr: float, kept: Kept | None) -> bool:
+    def _step(self, x: Tensor, y: Tensor, lr: float, kept: Checkpoints | None) -> bool:
         """Make a step; return whether a checkpoint is due, on every rank alike."""
         for group in self._adam.param_groups:
             group["lr"] = lr * group["scale"]

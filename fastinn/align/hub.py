@@ -31,6 +31,9 @@ SeedBlock: TypeAlias = tuple[Rows, Array]
 
 _TRAINING = ("history_", "best_step_", "interrupted_")
 
+# Learning rate as a share of a single map's: an error passes two maps that both move.
+_RATE = 0.4
+
 
 class Hub(Estimator):
     r"""Bijections :math:`g_s` of all seeds into one space; a pair is :math:`g_t^{-1} \circ g_s`.
@@ -211,7 +214,7 @@ class Hub(Estimator):
             lambda: together.validate(x),
             lambda: {"round_trip": max(monitor()["round_trip"] for monitor in monitors)},
             budget=Budget(template.max_steps, template.max_seconds),
-            lr=template.lr,
+            lr=_RATE * template.lr,
             progress=template.progress,
         )
         batches = source.batches(template.batch_size, template._generator())

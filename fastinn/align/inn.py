@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fastinn import _checks
-from fastinn._types import Activation, Memory, Precision
-from fastinn.align._kept import Kept
+from fastinn._types import Activation, Kept, Memory, Precision
+from fastinn.align._checkpoints import Checkpoints
 from fastinn.align._sources import Source
 from fastinn.align._standard import Standard
 from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, in_batches
@@ -34,6 +34,9 @@ _STARTS: dict[Start, type[MomentAligner]] = {
 # layer at 1e4 or less, so that a round trip in float32 is good to 1e-3 at worst.
 _GAIN_RATIO = 100.0
 
+# Narrower sub-networks cost as much time, which goes into overhead, and learn little.
+_LEAST_HIDDEN = 64
+
 # Largest round trip that needs no warning. Rows that come back with another last bit can round
 # to another 16-bit operand, so "fast" products cannot do better than some roundings of 2^-8.
 _ROUND_TRIP: dict[Precision, float] = {"exact": 1e-3, "high": 1e-3, "fast": 1e-2}
@@ -47,20 +50,21 @@ class INN(TrainedAligner, Bijection):
 
     .. math::
         f(x) = \mu_y + D_y\, B_K \circ \dots \circ B_1(W D_x^{-1} (x - \mu_x)), \qquad
-        B_k = Q_k^\top \circ C_k \circ Q_k
+        B_k = Q_k^\top \circ C_k' \circ C_k \circ Q_k
 
-    with diagonal scales :math:`D`, fixed random rotations :math:`Q_k`, affine couplings
-    :math:`C_k` that start as the identity, and a learned matrix :math:`W`, so that training
-    starts at a closed-form linear bijection and the checkpoint that is kept, chosen on
-    validation rows with the start among them, is no worse there.
+    with diagonal scales :math:`D`, fixed random rotations :math:`Q_k`, pairs of affine couplings
+    that start as the identity, of which :math:`C_k` moves one half of the features and
+    :math:`C_k'` the other, and a learned matrix :math:`W`, so that training starts at a
+    closed-form linear bijection and the checkpoint that is kept, chosen on validation rows with
+    the start among them, is no worse there.
 
     Args:
         objective: ``"two-way"`` minimises the relative squared error of the map and of its
             inverse; ``"forward"`` that of the map only, whose inverse may then be useless.
         start: ``"cca"`` (canonical map), ``"linear"`` (least squares), ``"procrustes"`` or
             ``"identity"``. Gains far from the median are clipped to make it a bijection.
-        n_couplings: Number :math:`K` of couplings.
-        hidden: Width of their sub-networks; that of the space, but at least 64, by default.
+        n_couplings: Number of couplings, two a rotation; an odd one has a rotation of its own.
+        hidden: Width of their sub-networks; three times that of the space, at least 64, by default.
         n_hidden: Number of hidden layers of their sub-networks.
         activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
         clamp: Bound of the log-scale of each coupling.
@@ -101,15 +105,15 @@ class INN(TrainedAligner, Bijection):
         *,
         objective: Literal["two-way", "forward"] = "two-way",
         start: Start = "cca",
-        n_couplings: int = 10,
+        n_couplings: int = 8,
         hidden: int | None = None,
         n_hidden: int = 1,
         activation: Activation = "gelu",
         clamp: float = 1.0,
-        max_steps: int = 400,
+        max_steps: int = 1000,
         max_seconds: float | None = None,
-        batch_size: int = 256,
-        lr: float = 1.5e-2,
+        batch_size: int = 512,
+        lr: float = 2.5e-2,
         random_state: int = 0,
         validation: float = 0.1,
         progress: bool = True,
@@ -135,7 +139,7 @@ class INN(TrainedAligner, Bijection):
         self.memory = memory
         self.cuda_graphs = cuda_graphs
 
-    def _fit(self, source: Source, kept: Kept | None = None) -> "INN":
+    def _fit(self, source: Source, kept: Checkpoints | None = None) -> "INN":
         d_x, d_y = (rows.shape[1] for rows in source.validation)
         if d_x != d_y:
             raise ValueError(
@@ -149,18 +153,23 @@ class INN(TrainedAligner, Bijection):
     def _build(self, d_x: int, d_y: int) -> Flow:
         # Only the rotation between two couplings is applied: Q_k^T and the next Q are one product.
         layers: list[nn.Module] = [InvertibleLinear(d_x, weight=torch.eye(d_x))]
-        for _ in range(self.n_couplings):
-            coupling = AffineCoupling(
-                d_x,
-                self.hidden,
-                n_hidden=self.n_hidden,
-                activation=self.activation,
-                clamp=self.clamp,
-                precision=self.precision,
-                memory=self.memory,
-            )
-            layers += [coupling, InvertibleLinear(d_x, orthogonal=True)]
+        for place in range(self.n_couplings):
+            layers.append(self._coupling(d_x, "last" if place % 2 else "first"))
+            if place % 2 or place == self.n_couplings - 1:
+                layers.append(InvertibleLinear(d_x, orthogonal=True))
         return Flow(*layers, memory=self.memory)
+
+    def _coupling(self, d: int, kept: Kept) -> AffineCoupling:
+        return AffineCoupling(
+            d,
+            self.hidden or max(3 * d, _LEAST_HIDDEN),
+            kept=kept,
+            n_hidden=self.n_hidden,
+            activation=self.activation,
+            clamp=self.clamp,
+            precision=self.precision,
+            memory=self.memory,
+        )
 
     def _start(self, moments: Moments) -> None:
         flow = self._flow

@@ -25,7 +25,7 @@ class StoreStream(Stream):
 
     def __init__(self, stores: Mapping[str, EmbeddingStore], rows_per_block: int) -> None:
         first = next(iter(stores.values()), None)
-        super().__init__(stores, first.name if first else "", rows_per_block)
+        super().__init__(stores, "" if first is None else first.name, rows_per_block)
         self.sources = dict(stores)
 
     def split(self, split: Split) -> Self:

@@ -11,39 +11,27 @@ from platform import python_version
 from typing import Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
-from torch import Tensor
-from tqdm import tqdm
 
 from fastinn import distributed
 from fastinn.align import (
-    CCA,
     INN,
-    PWCCA,
-    SVCCA,
-    LinearMap,
     MLPMap,
-    PairScores,
-    Procrustes,
     PublishedBertINN,
-    all_pairs,
 )
-from fastinn.align.moment import Factors, MomentAligner
+from fastinn.distributed import progress
 from fastinn.embed import Corpus, EmbeddingStore, Source, Stream, stream
 from fastinn.embed.corpus import SPLITS, Split
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.stream import Readable
 from fastinn.metrics import (
     cycle_error,
-    error_scores,
-    linear_cka_moments,
-    similarity_moments,
 )
 from fastinn.study.accumulation import PAIRS, WITH_NULL, accumulated_size
 from fastinn.study.hubs import CONSENSUS, hub_results
-from fastinn.study.passes import Pass, View, run_pass
+from fastinn.study.linear_family import LinearFamily
+from fastinn.study.passes import Pair, Pass, View, run_pass
 from fastinn.study.records import (
     Record,
     Results,
@@ -55,7 +43,6 @@ from fastinn.study.records import (
 )
 from fastinn.study.scores import bijection_records, map_scores
 
-Pair: TypeAlias = tuple[View, View]
 PairRows: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
 Network = TypeVar("Network", INN, MLPMap)
 
@@ -67,17 +54,6 @@ PAPER_SAMPLES = 1600
 
 # So many that the training split holds about as many of them as the networks may see.
 PAPER_DOCUMENTS = round(PAPER_SAMPLES / (SPLITS["train"][1] - SPLITS["train"][0]))
-
-# Solved together: enough to share products, few enough to keep progress visible.
-_CELLS_AT_ONCE = 16
-
-_LINEAR_MAPS = {
-    "Procrustes": "Procrustes",
-    "CCA map": "CCA",
-    "least squares": "least squares",
-    "ridge": "ridge",
-}
-"""What the results call each method of :func:`fastinn.align.all_pairs`."""
 
 
 @dataclass
@@ -194,9 +170,10 @@ def _parts(
     networks: list[Pair],
 ) -> Iterator[Results]:
     """Yield the parts of the results, cheap ones first."""
-    linear = _Linear(passes, how.n_candidates)
+    linear = LinearFamily(passes, how.n_candidates)
     cells = list(_cells(encoders, how.cells))
-    yield from tqdm(linear.cells(cells), "linear maps", len(cells), unit=" cells", disable=None)
+    solved = linear.cells(cells)
+    yield from progress(solved, "linear maps", total=len(cells), unit=" cells")
     spectra = [(a, b) for a, b in networks if a[1] == b[1]]
     if spectra:
         yield {
@@ -216,102 +193,6 @@ def _add(results: Results, part: Results) -> None:
             results[name] = records
 
 
-@dataclass
-class _Linear:
-    """The linear family on the moments of the three splits."""
-
-    passes: dict[Split, Pass]
-    n_candidates: int
-
-    def __post_init__(self) -> None:
-        self._train = Factors(self.passes["train"].moments)
-        self._validation = Factors(self.passes["validation"].moments)
-        self._test = Factors(self.passes["test"].moments)
-        self._null = Factors(self.passes["train"].moments.mispaired)
-        self._null_test = Factors(self.passes["test"].moments.mispaired)
-
-    def cells(self, cells: Sequence[Pair]) -> Iterator[Results]:
-        """Yield the scores and similarities of each cell; neighbours are solved together."""
-        for start in range(0, len(cells), _CELLS_AT_ONCE):
-            together = cells[start : start + _CELLS_AT_ONCE]
-            found = all_pairs(
-                self._train, together, test=self._test, validation=self._validation, spectra=True
-            )
-            for place, (a, b) in enumerate(together):
-                yield {
-                    "scores": self._scores(found, place, a, b),
-                    "similarities": self._similarities(found, place, a, b),
-                }
-
-    def _scores(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
-        """Score each map both ways: bijections by their inverse, others by a second map."""
-        records = []
-        for name, method in _LINEAR_MAPS.items():
-            one_map = method in ("Procrustes", "CCA")
-            for way, (source, target) in enumerate(((a, b), (b, a))):
-                error, variance = found.error[method][place, way], found.variance[place, way]
-                width = self.passes["test"].moments.n_features[target]
-                inverse = one_map and way == 1
-                aligner = _closed_form(method, found.ridge, place, way)
-                scores = {
-                    **self._scores_of_rows(aligner, source, target, inverse),
-                    **error_scores(float(error), float(variance), width),
-                }
-                records.append(score_record(name, source, target, scores, inverse=inverse))
-        return records
-
-    def _scores_of_rows(
-        self, aligner: MomentAligner, source: View, target: View, inverse: bool
-    ) -> dict[str, float]:
-        """Return what moments do not give, where test rows of both views are held."""
-        rows = self.passes["test"].rows
-        if not {source, target} <= rows.keys():
-            return {}
-        aligner.from_moments(self._train, *((target, source) if inverse else (source, target)))
-        x, y = rows[source].numpy(), rows[target].numpy()
-        return map_scores(aligner, x, y, inverse=inverse, n_candidates=self.n_candidates)
-
-    def _similarities(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
-        """Correlate held-out variates, beside those found in and held out of mispaired rows."""
-        variates = found.spectrum[place]
-        svcca = SVCCA().from_moments(self._train, a, b)
-        values = {
-            "mean CCA": float(variates.held_out.mean()),
-            "SVCCA": similarity_moments(svcca, self._test, a, b),
-            "PWCCA": float(variates.weights @ variates.held_out),
-            "linear CKA": float(found.linear_cka[place]),
-        }
-        nulls = self._nulls(a, b)
-        return [_similarity(name, a, b, value, nulls[name]) for name, value in values.items()]
-
-    def _nulls(self, a: View, b: View) -> dict[str, float]:
-        """Return the similarities of mispaired rows."""
-        nulls = {}
-        for name, aligner in {"mean CCA": CCA(), "SVCCA": SVCCA(), "PWCCA": PWCCA()}.items():
-            aligner.from_moments(self._null, a, b)
-            nulls[name] = similarity_moments(aligner, self._null_test, a, b)
-        return nulls | {"linear CKA": linear_cka_moments(self._null_test, a, b)}
-
-    def spectrum(self, a: View, b: View) -> Record:
-        """Return all canonical correlations of a pair at one layer, on the training rows."""
-        correlations = self._train.correlations(a, b)
-        return {"a": a[0], "b": b[0], "layer": a[1], "correlations": correlations.tolist()}
-
-    def null_band(self, pairs: Sequence[Pair]) -> Record:
-        """Return the range of the spectra of mispaired rows, index by index, over ``pairs``."""
-        spectra = [self._null.correlations(a, b) for a, b in pairs]
-        shortest = min(map(len, spectra))
-        stacked = torch.stack([spectrum[:shortest] for spectrum in spectra])
-        return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
-
-
-def _closed_form(method: str, ridge: Tensor | None, place: int, way: int) -> MomentAligner:
-    """Return the unfitted aligner of a method of :func:`fastinn.align.all_pairs`."""
-    if method == "ridge" and ridge is not None:
-        return LinearMap(ridge=float(ridge[place, way]))
-    return {"Procrustes": Procrustes, "CCA": CCA, "least squares": LinearMap}[method]()
-
-
 def _networks(
     pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass]
 ) -> Iterator[Results]:
@@ -319,7 +200,7 @@ def _networks(
     # A second thread speeds up a network less than a second pair beside it.
     parallel = Parallel(n_jobs=how.n_jobs, return_as="generator")
     jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes)) for pair in pairs)
-    done = tqdm(parallel(jobs), "networks", len(pairs), unit=" pairs", disable=None)
+    done = progress(parallel(jobs), "networks", total=len(pairs), unit=" pairs")
     bijections: dict[Pair, list[INN]] = {}
     triangles = _triangles(pairs)
     wanted = {side for triangle in triangles for side in combinations(triangle, 2)}
@@ -359,7 +240,7 @@ def _hubs(
     if how.hub is None:
         return
     layers = [layer for layer in how.network_layers if isinstance(layer, int)]
-    for layer in tqdm(layers, "hubs", disable=None):
+    for layer in progress(layers, "hubs"):
         views = [_view(encoders, seed, layer) for seed in encoders]
         yield hub_results(views, passes, how.inn, how.hub, n_candidates=how.n_candidates)
 
@@ -408,11 +289,6 @@ def _trained(template: Network, how: Comparison, rows: PairRows) -> Network:
     if fitted.interrupted_:
         raise KeyboardInterrupt  # what is finished is kept; a map cut short is not
     return fitted
-
-
-def _similarity(measure: str, a: View, b: View, value: float, null: float) -> Record:
-    places = {"a": a[0], "b": b[0], "layer_a": a[1], "layer_b": b[1]}
-    return {"measure": measure, **places, "value": value, "null": null}
 
 
 def _cells(encoders: Mapping[str, Readable], cells: str) -> Iterator[Pair]:

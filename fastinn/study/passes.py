@@ -16,6 +16,7 @@ from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
 from fastinn.study._sample import Sample
 
 View: TypeAlias = tuple[str, int]
+Pair: TypeAlias = tuple[View, View]
 Record: TypeAlias = dict[str, Any]
 
 
@@ -62,7 +63,7 @@ def run_pass(
         pairs: Which views' products to accumulate, see :class:`fastinn.Moments`.
         sampled: Views whose rows are kept.
         max_rows: How many rows of them at most, the first ones.
-        precision: Of the products.
+        precision: Of the products; ``"exact"`` multiplies in float64.
         mispaired: Whether to accumulate mispaired rows for null bands; doubles the products.
         storage: Folder for the totals; ``None`` keeps them in memory.
         label: What the progress bar says.
@@ -140,8 +141,14 @@ class _Reading:
         self.n_same, self.n_documents = counters["n_same"], counters["n_documents"]
         self._last = counters["last"]
 
+    def _wide(self, rows: dict[View, Tensor]) -> dict[View, Tensor]:
+        """Return the rows in float64 if products are to be exact: they are float32 as encoded."""
+        if self.moments.precision != "exact":
+            return rows
+        return {view: x.double() for view, x in rows.items()}
+
     def _add(self, block: Block) -> None:
-        self.moments.update(block.rows)
+        self.moments.update(self._wide(block.rows))
         self.n_same += _n_same_document(block.documents, self._n_seeds)
         self.sample.add(block)
         numbers = block.documents.unique()

@@ -128,7 +128,7 @@ def test_an_exact_linear_bijection_is_found(template, pivot):
 def test_training_improves_on_its_start(pivot):
     rows = seeds(noise=0.0)
     train, test = part(rows, slice(0, 1200)), part(rows, slice(1200, None))
-    longer = clone(QUICK).set_params(max_steps=150, n_couplings=4)
+    longer = clone(QUICK).set_params(max_steps=150, n_couplings=8)
     start = Hub(CCA(), pivot=pivot).fit(train).score(test)
     assert Hub(longer, pivot=pivot).fit(train).score(test) > start + 0.001
 

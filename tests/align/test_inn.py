@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastinn.align import CCA, INN, LinearMap, Procrustes, load_aligner
-from fastinn.nn import GraphedFlow, bert_inn
+from fastinn.nn import AffineCoupling, GraphedFlow, bert_inn
 
 QUICK = {"progress": False, "max_steps": 40, "n_couplings": 2, "batch_size": 64}
 N, D = 3000, 6
@@ -64,6 +64,27 @@ def test_is_a_bijection(pair, fitted):
     torch.testing.assert_close(fitted.inverse_transform(fitted.transform(x)), x, rtol=0, atol=1e-4)
     torch.testing.assert_close(fitted.transform(fitted.inverse_transform(y)), y, rtol=0, atol=1e-3)
     assert 0 < fitted.round_trip_ < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("n_couplings", "expected"),
+    [(0, "-"), (1, "-f-"), (2, "-fl-"), (5, "-fl-fl-f-")],
+    ids=["none", "one", "pair", "odd"],
+)
+def test_two_couplings_between_rotations_move_one_half_each(pair, n_couplings, expected):
+    inn = INN(n_couplings=n_couplings, max_steps=0, progress=False).fit(*pair)
+    layers = inn.network_.core.layers
+    order = [v.options["kept"][0] if isinstance(v, AffineCoupling) else "-" for v in layers]
+    assert "".join(order) == expected
+
+
+def test_sub_networks_are_three_times_as_wide_as_the_space_but_at_least_64():
+    def width(d, hidden=None):
+        x = torch.randn(200, d, generator=torch.Generator().manual_seed(0))
+        inn = INN(max_steps=0, hidden=hidden, progress=False).fit(x, x)
+        return len(inn.network_.core.layers[1].weights[0])
+
+    assert (width(6), width(30), width(30, hidden=10)) == (64, 90, 10)
 
 
 def rank_deficient(n, d, seed):
@@ -224,7 +245,7 @@ class Blocks:
 
 
 def test_a_stream_trains_like_rows_in_memory(pair, fitted, monkeypatch):
-    monkeypatch.setattr("fastinn.align._trained._BUFFER_ROWS", 400)
+    monkeypatch.setattr("fastinn.align._trained.BUFFER_ROWS", 400)
     x, y = pair
     blocks = Blocks(x, y, torch.arange(N) // 10, size=170)
     streamed = INN(**{**QUICK, "max_steps": 120}).fit_stream(blocks)

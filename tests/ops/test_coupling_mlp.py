@@ -1,6 +1,7 @@
 """Every kernel of the whole coupling layer against the plain reference in float64."""
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tolerances import ELEMENTWISE, ROUNDED, ROW_SUM
 
+from fastinn import _cpu
 from fastinn.ops import (
     BackendUnavailableError,
     coupling_mlp,
@@ -240,6 +242,48 @@ def test_rounded_products(layer_kernel, monkeypatch, activation, memory, inverse
     monkeypatch.setattr(_native, "_multiplies_bfloat16", lambda: True)
     case = Case(activation=activation, inverse=inverse)
     check(layer_kernel, case, memory, precision="fast")
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    case=st.builds(
+        partial(Case, dtype=torch.float32),
+        n=st.integers(0, 200),
+        d=st.integers(2, 90),
+        hidden=st.lists(st.integers(1, 90), min_size=1, max_size=3).map(tuple),
+        networks=st.integers(1, 2),
+        kept=st.sampled_from(KEPT),
+        activation=st.sampled_from(ACTIVATIONS),
+        clamp=st.none() | st.floats(0.1, 10),
+        inverse=st.booleans(),
+    ),
+)
+def test_rounded_products_of_any_shape(case):
+    """On the CPU, whose matrix tiles where there are some have 16 rows and 32 entries."""
+    tensors = inputs(case)
+    options = {**case.options, "precision": "fast", "backend": "cpu"}
+    found = OPS[case.inverse](*tensors, **options)
+    rows, weights, biases = tensors
+    wide = rows.double(), [w.double() for w in weights], [b.double() for b in biases]
+    assert_all_close(found, reference.coupling_mlp(case.layer, *wide), ROUNDED)
+
+
+@pytest.mark.skipif("amx" not in _cpu.supported_isas(), reason="no matrix tiles for bfloat16")
+@DIRECTIONS
+def test_rounded_products_do_not_depend_on_threads_and_blocks(inverse):
+    case = Case(n=700, d=40, hidden=(50, 33), inverse=inverse)
+    usual, outputs = torch.get_num_threads(), []
+    for n_threads in (1, 2, 3):
+        torch.set_num_threads(n_threads)
+        rows, weights, biases = inputs(case)
+        options = {**case.options, "precision": "fast", "backend": "cpu"}
+        out, log_det = OPS[inverse](rows, weights, biases, **options)
+        part, _ = OPS[inverse](rows[100:164], weights, biases, **options)
+        assert torch.equal(out[100:164], part)
+        outputs.append((out, log_det))
+    torch.set_num_threads(usual)
+    for some in outputs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outputs[0], some, strict=True))
 
 
 @DIRECTIONS

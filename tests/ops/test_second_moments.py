@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import CORRELATION, FORMULA
+from tolerances import CORRELATION, FORMULA, SECOND_MOMENTS
 
 from fastinn import _cpu
 from fastinn.ops import BackendUnavailableError, second_moments, use_backend
-from fastinn.ops.second_moments import _native, _split, reference
+from fastinn.ops.second_moments import reference
 
 PRECISIONS = ("exact", "high", "fast")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -43,7 +43,7 @@ def correlation_error(product, x, y):
     return float((difference / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
 
 
-@pytest.fixture(params=["reference", "split", *_cpu.supported_isas()])
+@pytest.fixture(params=["reference", *_cpu.supported_isas()])
 def computes(request, monkeypatch):
     """The op on each backend of the CPU, its output poisoned with NaN before it is written."""
     empty = torch.Tensor.new_empty
@@ -53,9 +53,7 @@ def computes(request, monkeypatch):
     if request.param == "reference":
         yield lambda *args, **kwargs: second_moments(*args, **kwargs, backend="reference")
         return
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param == "split")
-    isa = _cpu.build_info()["isa"] if request.param == "split" else request.param
-    with instruction_set(isa):
+    with instruction_set(request.param):
         yield lambda *args, **kwargs: second_moments(*args, **kwargs, backend="cpu")
 
 
@@ -118,14 +116,18 @@ def test_any_shape_and_stride(data):
 def test_same_bits_for_any_number_of_threads(isa, precision):
     x = rows(5000, 200)
     usual = torch.get_num_threads()
-    products = []
+    cross, symmetric = [], []
     with instruction_set(isa):
         for n_threads in (1, 2, 3):
             torch.set_num_threads(n_threads)
-            products.append(second_moments(x, x[:, :50], precision=precision, backend="cpu"))
-            products.append(second_moments(x, precision=precision, backend="cpu")[:, :50])
+            cross.append(second_moments(x, x[:, :50], precision=precision, backend="cpu"))
+            symmetric.append(second_moments(x, precision=precision, backend="cpu"))
     torch.set_num_threads(usual)
-    assert all(torch.equal(products[0], product) for product in products)
+    # Split products of x with itself are added in another order than those of x with y.
+    if precision == "exact" or isa != "amx":
+        cross.append(symmetric[0][:, :50])
+    for products in (cross, symmetric):
+        assert all(torch.equal(products[0], product) for product in products)
 
 
 def test_rows_before_and_after_a_batch_are_left_alone():
@@ -181,22 +183,25 @@ def test_widest_of_two_dtypes(computes):
     assert correlation_error(computes(x, y), x, y) <= CORRELATION["exact"]
 
 
-def test_bfloat16_products_are_switched_off_again():
-    usual = torch.backends.mkldnn.matmul.fp32_precision
-    out = torch.empty(1, 3, 3, dtype=torch.float64)
-    _split.accumulate(rows(1, 5, 3), None, None, None, None, "high", out)
-    assert torch.backends.mkldnn.matmul.fp32_precision == usual
+@pytest.mark.skipif("amx" not in _cpu.supported_isas(), reason="no matrix tiles for bfloat16")
+@pytest.mark.parametrize("precision", ["high", "fast"])
+def test_few_rows_are_not_split(precision):
+    """Their rounding would not average out."""
+    found = {}
+    for isa in ("avx512", "amx"):
+        with instruction_set(isa):
+            found[isa] = [second_moments(rows(n, 40), precision=precision) for n in (1000, 5000)]
+    assert torch.equal(found["amx"][0], found["avx512"][0])
+    assert not torch.equal(found["amx"][1], found["avx512"][1])
 
 
-def test_the_choice_of_tiles_is_the_processor_s(monkeypatch):
-    called = []
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    monkeypatch.setattr(_split, "accumulate", lambda x, *args: called.append((len(x[0]), args[4])))
-    out = torch.empty(1, 3, 3, dtype=torch.float64)
-    for precision in PRECISIONS:
-        for n in (5, 5000):  # the rounding of a few rows would not average out
-            _native.accumulate(rows(1, n, 3), None, None, None, None, precision, out)
-    assert called == [(5000, "high"), (5000, "fast")]
+@pytest.mark.parametrize("n", [1024, 1025, 3000])
+def test_diagonals_are_sums_of_squares(computes, n):
+    """Whatever a few heavy rows of a column leave in the products of its parts."""
+    x = rows(n, 35) * torch.rand(n, 1, generator=torch.Generator().manual_seed(1)).pow(-2)
+    squares = x.double().square().sum(dim=0)
+    error = (computes(x).diagonal() / squares - 1).abs().max()
+    assert error <= SECOND_MOMENTS["high"]
 
 
 @pytest.mark.parametrize("with_y", [False, True], ids=["symmetric", "cross"])

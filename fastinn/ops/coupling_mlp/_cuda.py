@@ -4,12 +4,10 @@
 is undone by the kernels that did it, or round trips would drift by the difference between them.
 """
 
-import torch
 from torch import Tensor
 
-from fastinn.ops.coupling_mlp import _cuda_fused, _native
+from fastinn.ops.coupling_mlp import _cuda_fused, _native, _recomputed
 from fastinn.ops.coupling_mlp._layer import Layer
-from fastinn.ops.coupling_mlp._network import blocks, rows_of_block
 from fastinn.ops.coupling_mlp._op import empty_saved
 
 
@@ -49,19 +47,10 @@ def differentiate(
             grad_weights, grad_biases,
         )  # fmt: skip
         return
-    totals = [*grad_weights, *grad_biases]
-    parts = [torch.empty_like(total) for total in totals]
-    for total in totals:
-        total.zero_()
-    widest = max(bias.numel() for bias in biases)
-    for block in blocks(len(known), rows_of_block(len(known), widest, known.device)):
-        activations = recover(layer, known[block], weights, biases, rows[block])
-        without_scale = known[block] if layer.inverse else rows[block]
-        _native.differentiate(
-            layer, grad_out[block], grad_log_det[block], without_scale, weights, biases,
-            activations, None, grad_rows[block], parts[: len(weights)], parts[len(weights) :],
-        )  # fmt: skip
-        torch._foreach_add_(totals, parts)
+    _recomputed.differentiate(
+        recover, _native.differentiate, layer, grad_out, grad_log_det, known, weights, biases, rows,
+        grad_rows, grad_weights, grad_biases,
+    )  # fmt: skip
 
 
 def recover(

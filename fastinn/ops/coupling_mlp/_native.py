@@ -7,7 +7,7 @@ none is ever held for all rows unless it is saved.
 import torch
 from torch import Tensor
 
-from fastinn.ops.coupling_mlp import _epilogues
+from fastinn.ops.coupling_mlp import _epilogues, _recomputed, _tiled
 from fastinn.ops.coupling_mlp._layer import Layer, halves
 from fastinn.ops.coupling_mlp._network import Backward, Network
 
@@ -22,6 +22,9 @@ def transform(
     saved: list[Tensor],
 ) -> None:
     """Write the transformed ``rows``, their log-determinant, and ``saved`` unless it is empty."""
+    if _tiled.supports(layer, rows):
+        _tiled.transform(layer, rows, weights, biases, out, log_det, saved)
+        return
     network = Network(layer.activation, weights, biases, operands(layer, rows), len(rows))
     stays, moves = halves(rows.shape[1], layer.kept)
     for block in network.blocks:
@@ -55,6 +58,12 @@ def differentiate(
     grad_biases: list[Tensor],
 ) -> None:
     """Write the gradients; without ``saved``, ``known`` is the output and ``rows`` is recovered."""
+    if rows is not None and _tiled.supports(layer, known):
+        _recomputed.differentiate(
+            _tiled.recover, differentiate, layer, grad_out, grad_log_det, known, weights, biases,
+            rows, grad_rows, grad_weights, grad_biases,
+        )  # fmt: skip
+        return
     dtype = gradient_operands(layer, known)
     network = Network(layer.activation, weights, biases, dtype, len(known))
     backward = Backward(network, grad_weights, grad_biases)

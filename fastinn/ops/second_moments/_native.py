@@ -1,4 +1,4 @@
-"""The CPU's products: the C++ kernel, or bfloat16 tiles where the processor has them."""
+"""The CPU's products: the C++ kernel, whose tiles are bfloat16 where the processor has them."""
 
 from typing import TypeAlias
 
@@ -7,7 +7,6 @@ from torch import Tensor
 
 from fastinn._types import Precision
 from fastinn.ops._native import dtype_name, native
-from fastinn.ops.second_moments import _split
 from fastinn.ops.second_moments.reference import product_dtype
 
 _Described: TypeAlias = tuple[int, str, int, int, int, int, int]
@@ -25,9 +24,6 @@ def accumulate(
 ) -> None:
     """Write the products; see :func:`fastinn.ops.second_moments.reference.accumulate`."""
     dtype = product_dtype(x.dtype, precision)
-    if dtype == torch.float32 and _split.is_better(x.shape[1]):
-        _split.accumulate(x, y, weight, shift_x, shift_y, precision, out)
-        return
     root = (x.new_ones(1) if weight is None else weight).double().sqrt().expand(x.shape[1])
     sides = [(x, _dense(shift_x, x)), *([] if y is None else [(y, _dense(shift_y, y))])]
     described = [_described(rows, shift) for rows, shift in sides]

@@ -39,7 +39,7 @@ def named(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{part}.{k}": t for part, tensors in parts.items() for k, t in tensors.items()}
 
 
-class Kept:
+class Checkpoints:
     """The checkpoints of one rank in a folder that all ranks share.
 
     Args:

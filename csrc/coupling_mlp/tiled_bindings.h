@@ -1,0 +1,57 @@
+// The Python side of coupling layers on matrix tiles.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/bfloat16.h"
+#include "coupling_mlp/bindings.h"
+#include "coupling_mlp/tiled_coupling.h"
+
+namespace fastinn {
+
+// Addresses of weight and bias, widths of what goes in and out, address of what is kept of it.
+using PackedLinear = std::tuple<Address, Address, int64_t, int64_t, Address>;
+
+inline std::vector<LinearLayer> linear_layers(const std::vector<PackedLinear>& packed) {
+  std::vector<LinearLayer> layers;
+  for (const auto& [weight, bias, n_in, n_out, pre] : packed)
+    layers.push_back({pointer<const float>(weight), pointer<const float>(bias), n_in, n_out,
+                      pointer<BFloat16>(pre)});
+  return layers;
+}
+
+inline void bind_tiled_coupling(pybind11::module_& m) {
+  m.def("coupling_mlp_tiled",
+        [](bool inverse, const std::string& activation, int64_t n_networks,
+           const std::vector<PackedLinear>& linears, int64_t n_samples, int64_t n_kept,
+           int64_t n_moved, const Strided& kept, const Strided& moved, double clamp, double eps,
+           const Strided& kept_output, const Strided& moved_output, Address log_det,
+           Address log_scale) {
+          pybind11::gil_scoped_release release;
+          const std::vector<LinearLayer> layers = linear_layers(linears);
+          const MlpCoupling<float> coupling{n_samples,
+                                            n_kept,
+                                            n_moved,
+                                            {nullptr, layers.back().bias},
+                                            matrix<const float>(kept),
+                                            matrix<const float>(moved),
+                                            static_cast<float>(clamp),
+                                            static_cast<float>(eps),
+                                            matrix<float>(kept_output),
+                                            matrix<float>(moved_output),
+                                            pointer<float>(log_det),
+                                            pointer<float>(log_scale)};
+          with_activation(activation, [&](auto a) {
+            const TiledCoupling op{a.value, n_networks, layers, coupling};
+            inverse ? tiled_coupling_amx<Direction::inverse>(op)
+                    : tiled_coupling_amx<Direction::forward>(op);
+          });
+        });
+}
+
+}  // namespace fastinn

@@ -1,0 +1,132 @@
+"""The linear family on the moments of the three splits: maps, similarities and their nulls."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastinn.align import CCA, PWCCA, SVCCA, LinearMap, PairScores, Procrustes, all_pairs
+from fastinn.align.moment import Factors, MomentAligner
+from fastinn.embed.corpus import Split
+from fastinn.metrics import error_scores, linear_cka_moments, similarity_moments
+from fastinn.study.passes import Pair, Pass, View
+from fastinn.study.records import Record, Results, score_record
+from fastinn.study.scores import map_scores
+
+# Solved together: enough to share products, few enough to keep progress visible.
+_CELLS_AT_ONCE = 16
+
+_LINEAR_MAPS = {
+    "Procrustes": "Procrustes",
+    "CCA map": "CCA",
+    "least squares": "least squares",
+    "ridge": "ridge",
+}
+"""What the results call each method of :func:`fastinn.align.all_pairs`."""
+
+
+@dataclass
+class LinearFamily:
+    """Closed forms of a comparison.
+
+    Attributes:
+        passes: What was read of each split.
+        n_candidates: Held-out rows that retrieval searches.
+    """
+
+    passes: dict[Split, Pass]
+    n_candidates: int
+
+    def __post_init__(self) -> None:
+        self._train = Factors(self.passes["train"].moments)
+        self._validation = Factors(self.passes["validation"].moments)
+        self._test = Factors(self.passes["test"].moments)
+        self._null = Factors(self.passes["train"].moments.mispaired)
+        self._null_test = Factors(self.passes["test"].moments.mispaired)
+
+    def cells(self, cells: Sequence[Pair]) -> Iterator[Results]:
+        """Yield the scores and similarities of each cell; neighbours are solved together."""
+        for start in range(0, len(cells), _CELLS_AT_ONCE):
+            together = cells[start : start + _CELLS_AT_ONCE]
+            found = all_pairs(
+                self._train, together, test=self._test, validation=self._validation, spectra=True
+            )
+            for place, (a, b) in enumerate(together):
+                yield {
+                    "scores": self._scores(found, place, a, b),
+                    "similarities": self._similarities(found, place, a, b),
+                }
+
+    def _scores(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
+        """Score each map both ways: bijections by their inverse, others by a second map."""
+        records = []
+        for name, method in _LINEAR_MAPS.items():
+            one_map = method in ("Procrustes", "CCA")
+            for way, (source, target) in enumerate(((a, b), (b, a))):
+                error, variance = found.error[method][place, way], found.variance[place, way]
+                width = self.passes["test"].moments.n_features[target]
+                inverse = one_map and way == 1
+                aligner = _closed_form(method, found.ridge, place, way)
+                scores = {
+                    **self._scores_of_rows(aligner, source, target, inverse),
+                    **error_scores(float(error), float(variance), width),
+                }
+                records.append(score_record(name, source, target, scores, inverse=inverse))
+        return records
+
+    def _scores_of_rows(
+        self, aligner: MomentAligner, source: View, target: View, inverse: bool
+    ) -> dict[str, float]:
+        """Return what moments do not give, where test rows of both views are held."""
+        rows = self.passes["test"].rows
+        if not {source, target} <= rows.keys():
+            return {}
+        aligner.from_moments(self._train, *((target, source) if inverse else (source, target)))
+        x, y = rows[source].numpy(), rows[target].numpy()
+        return map_scores(aligner, x, y, inverse=inverse, n_candidates=self.n_candidates)
+
+    def _similarities(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
+        """Correlate held-out variates, beside those found in and held out of mispaired rows."""
+        variates = found.spectrum[place]
+        svcca = SVCCA().from_moments(self._train, a, b)
+        values = {
+            "mean CCA": float(variates.held_out.mean()),
+            "SVCCA": similarity_moments(svcca, self._test, a, b),
+            "PWCCA": float(variates.weights @ variates.held_out),
+            "linear CKA": float(found.linear_cka[place]),
+        }
+        nulls = self._nulls(a, b)
+        return [_similarity(name, a, b, value, nulls[name]) for name, value in values.items()]
+
+    def _nulls(self, a: View, b: View) -> dict[str, float]:
+        """Return the similarities of mispaired rows."""
+        nulls = {}
+        for name, aligner in {"mean CCA": CCA(), "SVCCA": SVCCA(), "PWCCA": PWCCA()}.items():
+            aligner.from_moments(self._null, a, b)
+            nulls[name] = similarity_moments(aligner, self._null_test, a, b)
+        return nulls | {"linear CKA": linear_cka_moments(self._null_test, a, b)}
+
+    def spectrum(self, a: View, b: View) -> Record:
+        """Return all canonical correlations of a pair at one layer, on the training rows."""
+        correlations = self._train.correlations(a, b)
+        return {"a": a[0], "b": b[0], "layer": a[1], "correlations": correlations.tolist()}
+
+    def null_band(self, pairs: Sequence[Pair]) -> Record:
+        """Return the range of the spectra of mispaired rows, index by index, over ``pairs``."""
+        spectra = [self._null.correlations(a, b) for a, b in pairs]
+        shortest = min(map(len, spectra))
+        stacked = torch.stack([spectrum[:shortest] for spectrum in spectra])
+        return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
+
+
+def _closed_form(method: str, ridge: Tensor | None, place: int, way: int) -> MomentAligner:
+    """Return the unfitted aligner of a method of :func:`fastinn.align.all_pairs`."""
+    if method == "ridge" and ridge is not None:
+        return LinearMap(ridge=float(ridge[place, way]))
+    return {"Procrustes": Procrustes, "CCA": CCA, "least squares": LinearMap}[method]()
+
+
+def _similarity(measure: str, a: View, b: View, value: float, null: float) -> Record:
+    places = {"a": a[0], "b": b[0], "layer_a": a[1], "layer_b": b[1]}
+    return {"measure": measure, **places, "value": value, "null": null}
