@@ -29,7 +29,7 @@ ALLOWED = {
     "metrics": MODELS | {"align"},
     "embed": BASE | {"distributed"},
     "study": MODELS | {"align", "metrics", "embed"},
-    "report": BASE | {"align", "metrics", "study"},
+    "report": BASE | {"distributed", "align", "metrics", "study"},
     "_doctor": KERNELS,
     "cli": MODELS | {"align", "metrics", "embed", "study", "report", "_doctor"},
     "__main__": {"cli"},

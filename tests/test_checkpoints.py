@@ -166,7 +166,8 @@ def rows(seed=0, n=400):
 
 
 def mlp(**changed):
-    return MLPMap(**{"max_steps": 5, "hidden": 8, "batch_size": 16, "progress": False, **changed})
+    small = {"max_steps": 5, "hidden": 8, "batch_size": 16, "lr": 0.016, "progress": False}
+    return MLPMap(**{**small, **changed})
 
 
 def test_a_fit_goes_on_behind_the_last_checkpoint(tmp_path, monkeypatch):
