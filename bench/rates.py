@@ -21,7 +21,7 @@ from workloads import rows
 from fastinn import Corpus, Encoder, Moments, distributed
 from fastinn.embed.tokens import Window
 
-D, N_ROWS, LENGTH = 768, 8192, 512
+D, N_ROWS, LENGTH = 768, 16_384, 512
 VIEWS = [(f"seed-{i}", 1) for i in range(8)]
 BASE_TOKENS, MINI_TOKENS = 4 * LENGTH, 100 * LENGTH
 
