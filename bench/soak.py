@@ -37,6 +37,7 @@ from fastinn.embed.tokens import Tokens
 
 SEEDS = sorted((machine.ROOT / "fastinn" / "assets" / "seeds").glob("seed-*"))
 LAYERS = (0, 2, -1)
+CELLS = ("--cells", "same-layer")
 LENGTH = 700
 """Characters of a document at most, so that a short text has enough of them for every rank."""
 
@@ -65,7 +66,7 @@ def cost(given: argparse.Namespace) -> None:
         text = text_of(given.folder, n_tokens)
         out = given.folder / f"alone-{n_tokens}"
         shutil.rmtree(out, ignore_errors=True)
-        ended = finish(command(text, out))
+        ended = finish(launched([*command(text), "--out", str(out)]))
         record(
             f"cost of {n_tokens} tokens",
             given.results,
@@ -109,14 +110,15 @@ def kills(given: argparse.Namespace) -> None:
     text = text_of(given.folder, given.killed)
     alone, out = (given.folder / f"{name}-{given.killed}" for name in ("alone", "killed"))
     if not (alone / "moments.json").exists():
-        finish(command(text, alone))
+        finish(launched([*command(text), "--out", str(alone)]))
     shutil.rmtree(out, ignore_errors=True)
+    call = [*command(text), "--every", str(given.every), "--out", str(out)]
     draw = random.Random(given.random_state)
     of_runs: list[int] = []
     differ: set[str] = set()
     while sum(of_runs) < given.kills:
         moments = (draw.uniform(0, given.longest) for _ in range(given.kills - sum(of_runs)))
-        of_runs.append(kills_of_one_run(command(text, out, "--every", str(given.every)), moments))
+        of_runs.append(kills_of_one_run(launched(call), moments))
         differ |= {name for name in SPLITS if contents(alone, name) != contents(out, name)}
         shutil.rmtree(out)
     record(
@@ -141,17 +143,19 @@ def kills_of_one_run(call: list[str], moments: Iterable[float]) -> int:
 
 
 def ranks(given: argparse.Namespace) -> None:
-    """Compare the moments of several processes with those of one."""
+    """Compare the moments of several processes with those of one, read live and from stores."""
     text = text_of(given.folder, given.ranked)
-    alone = given.folder / f"exact-{given.ranked}"
-    if not (alone / "moments.json").exists():
-        finish(command(text, alone, "--exact"))
-    for n in given.ranks:
-        out = given.folder / f"exact-{given.ranked}-ranks-{n}"
-        shutil.rmtree(out, ignore_errors=True)
-        finish(command(text, out, "--exact", ranks=n))
+    stores = given.folder / f"stores-{given.ranked}"
+    finish(launched([*fastinn("extract", SEEDS), "--corpus", str(text), "--out", str(stores)]))
+    of_stores = fastinn("moments", sorted(stores.glob("seed-*")))
+    calls = {"live": command(text), "stores": [*of_stores, *CELLS]}
+    for (kind, call), n in itertools.product(calls.items(), given.ranks):
+        alone, out = (given.folder / f"{kind}-{given.ranked}-ranks-{m}" for m in (1, n))
+        for folder, m in ((alone, 1), (out, n)):
+            shutil.rmtree(folder, ignore_errors=True)
+            finish(launched([*call, "--exact", "--out", str(folder)], m))
         record(
-            f"{n} ranks, {given.ranked} tokens",
+            f"{n} ranks, {kind}, {given.ranked} tokens",
             given.results,
             largest_relative_difference=max(difference(alone, out, name) for name in SPLITS),
         )
@@ -193,15 +197,21 @@ def shuffled_parts() -> list[str]:
     return parts
 
 
-def command(text: Path, out: Path, *options: str, ranks: int = 1) -> list[str]:
-    """Return the command line that writes the moments of ``text`` to ``out``."""
+def command(text: Path) -> list[str]:
+    """Return the command line that accumulates the moments of ``text``."""
+    return [*fastinn("moments", SEEDS), *CELLS, "--corpus", str(text)]
+
+
+def fastinn(name: str, sources: Iterable[Path]) -> list[str]:
+    """Return the command ``name`` of the chosen layers of models or stores."""
+    layers = ",".join(map(str, LAYERS))
+    return ["-m", "fastinn", name, *map(str, sources), "--layers", layers]
+
+
+def launched(call: list[str], ranks: int = 1) -> list[str]:
+    """Return the command line that starts ``call`` in as many processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    return [
-        *(sys.executable, *(launcher if ranks > 1 else []), "-m", "fastinn", "moments"),
-        *map(str, SEEDS),
-        *("--layers", ",".join(map(str, LAYERS)), "--cells", "same-layer"),
-        *("--corpus", str(text), "--out", str(out), *options),
-    ]
+    return [sys.executable, *(launcher if ranks > 1 else []), *call]
 
 
 def finish(call: list[str]) -> Ended:
