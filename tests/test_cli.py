@@ -442,10 +442,10 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
 
 
 def test_a_full_disk_is_said(run, seeds, tmp_path, monkeypatch):
-    def full(self, content):
-        raise OSError(28, "No space left on device", str(self))
+    def full(source, target):
+        raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.replace", full)
     code, _, stderr = run("compare", *seeds, "--out", tmp_path / "out")
     assert code == 2
     assert "No space left on device" in stderr

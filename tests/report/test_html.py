@@ -3,7 +3,6 @@ import json
 import math
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from plotly.offline import get_plotlyjs
@@ -143,12 +142,10 @@ def test_a_full_disk_keeps_the_old_page_and_leaves_no_scraps(results, tmp_path, 
     path = tmp_path / "report.html"
     path.write_text("the old page")
 
-    def fill_up(self, data):
-        with self.open("wb") as file:
-            file.write(data[:100])
+    def fill_up(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    monkeypatch.setattr("os.fsync", fill_up)
     with pytest.raises(OSError, match="No space left"):
         write_report(results, path)
     assert path.read_text() == "the old page"
