@@ -154,7 +154,7 @@ class Stream(ABC):
             "tokens_per_block": self.tokens_per_block,
             "level": self.level,
             "seeds": {
-                seed: [source.source, source.revision, source.tokens_fingerprint]
+                seed: [source.source, source.fingerprint(), source.tokens_fingerprint]
                 for seed, source in self.sources.items()
             },
         }

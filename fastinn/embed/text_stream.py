@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 from fastinn.embed import memory
 from fastinn.embed.corpus import Corpus, Split
@@ -39,6 +39,11 @@ class TextStream(Stream):
     def shard(self, index: int, count: int) -> Self:
         """Keep the documents of one of ``count`` shards; see :meth:`Corpus.shard`."""
         return self._of(self.corpus.shard(index, count))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what two streams share whose blocks are the same, as JSON can hold it."""
+        dtypes = {seed: str(encoder.dtype) for seed, encoder in self.sources.items()}
+        return {**super().identity(), "dtypes": dtypes}
 
     def fingerprint(self) -> str:
         """Hash of the text, 32 hexadecimal digits."""

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from small_models import TEXTS, make_family
@@ -186,3 +188,29 @@ def test_a_stream_that_is_left_can_be_read_again(encoders, corpus):
     stream = fastinn.stream(encoders, corpus, tokens_per_block=20)
     first = next(iter(stream))
     equal_blocks(next(iter(stream)), first)
+
+
+def test_identity_tells_texts_weights_and_rounding_apart(seeds, corpus):
+    def identity(folder, text, precision="exact"):
+        return fastinn.stream(
+            {"seed": Encoder(folder, layers=[1], precision=precision)}, text
+        ).identity()
+
+    found = [
+        identity(seeds[0], corpus),
+        identity(seeds[0], corpus.head(3)),
+        identity(seeds[0], corpus.head(4)),
+        identity(seeds[1], corpus),
+        identity(seeds[0], corpus, "fast"),
+    ]
+    assert len({str(each) for each in found}) == len(found)
+    assert identity(seeds[0], corpus) == found[0]
+
+
+def test_identity_follows_weights_that_are_replaced_in_place(seeds, corpus, tmp_path):
+    folder = tmp_path / "seed"
+    shutil.copytree(seeds[0], folder)
+    before = fastinn.stream({"seed": Encoder(str(folder), layers=[1])}, corpus).identity()
+    shutil.copytree(seeds[1], folder, dirs_exist_ok=True)
+    after = fastinn.stream({"seed": Encoder(str(folder), layers=[1])}, corpus).identity()
+    assert before != after

@@ -142,7 +142,7 @@ class Corpus:
         def first(documents: Iterator[Document], start: Cursor) -> Iterator[Document]:
             return islice(documents, n_documents - self._count_before(start, n_documents))
 
-        narrowed = self._narrowed(self.name, first)
+        narrowed = self._narrowed(f"{self.name}[:{n_documents}]", first)
         narrowed._ends_early = True
         return narrowed
 

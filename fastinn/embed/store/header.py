@@ -8,7 +8,7 @@ from typing import Any
 from fastinn import _checks
 from fastinn.embed.store import _disk
 from fastinn.embed.store._json import canonical, digest, parse, whole
-from fastinn.embed.store.files import Files, files_at, read_whole
+from fastinn.embed.store.files import Files, read_whole
 from fastinn.embed.store.layout import DTYPES, UNFINISHED
 
 HEADER = "store.json"
@@ -107,11 +107,8 @@ class StoreHeader:
 
 
 def is_store(place: str) -> bool:
-    """Tell whether there is a store at a folder or URL."""
-    try:
-        return HEADER in files_at(place).names("")
-    except (OSError, ValueError):
-        return False
+    """Tell whether a folder holds a store; a URL can name nothing else."""
+    return "://" in place or (Path(place) / HEADER).exists()
 
 
 def load_header(files: Files, where: object) -> StoreHeader:

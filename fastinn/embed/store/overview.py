@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fastinn.embed.store.files import Files, files_at
-from fastinn.embed.store.header import HEADER, StoreHeader, load_header
+from fastinn.embed.store.header import HEADER, StoreHeader, is_store, load_header
 from fastinn.embed.store.journal import journal_name, load_journal
 from fastinn.embed.store.shard import shards_of
 
@@ -15,7 +15,7 @@ def stores_below(path: str) -> list[str]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    if "://" in path or (Path(path) / HEADER).exists():
+    if is_store(path):
         return [path]
     found = [str(header.parent) for header in sorted(Path(path).glob(f"*/{HEADER}"))]
     if not found:
