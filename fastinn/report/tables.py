@@ -214,6 +214,36 @@ def brackets(rows: Iterable[MethodRow]) -> str:
     return f"95 % interval over {' or '.join(over)}" if over else "smallest to largest"
 
 
+def differences(results: Results) -> list[dict[str, Any]]:
+    """Return one row for each two methods and pair of layers: their difference a direction."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    names = ("method", "minus", "source_layer", "target_layer")
+    for record in results.get("differences", []):
+        place = {name: record[name] for name in names}
+        row = rows.setdefault(tuple(place.values()), dict(place))
+        row[record["direction"]] = record
+    return list(rows.values())
+
+
+def strata_tables(results: Results) -> list[dict[str, Any]]:
+    """Return one table for each property and pair of layers.
+
+    Returns:
+        ``by``, the layers, ``methods`` and ``rows``: name of the stratum, its number of tokens
+        and the record of each method.
+    """
+    tables: dict[tuple[Any, ...], dict[str, Any]] = {}
+    names = ("by", "source_layer", "target_layer")
+    for record in results.get("strata", []):
+        place = {name: record[name] for name in names}
+        table = tables.setdefault(tuple(place.values()), {**place, "methods": [], "rows": {}})
+        if record["method"] not in table["methods"]:
+            table["methods"].append(record["method"])
+        row = table["rows"].setdefault(record["stratum"], {"tokens": record["rows"]})
+        row[record["method"]] = record
+    return list(tables.values())
+
+
 def sentences(rows: Iterable[MethodRow]) -> list[str]:
     """Say in plain English what the last layer shows, leaving out what was not run."""
     rows = list(rows)
