@@ -101,10 +101,8 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _json(figure: go.Figure) -> Markup:
-    """Return a figure as JSON; its title is the page's heading, and its note takes that place."""
-    note = figure.layout.title.subtitle.text
-    small = {"text": note, "font": {"size": 12}, "x": 0, "y": 1, "yanchor": "top", "pad": {"t": 4}}
-    bare = go.Figure(figure).update_layout(title=None, margin_t=72 if note else 40)
-    bare.update_layout(title=small if note else None)
+    """Return a figure as JSON; the page sets its title as a heading, and its note below that."""
+    note = figure.layout.title.subtitle.text or ""
+    bare = go.Figure(figure).update_layout(title=None, margin_t=40, meta={"note": note})
     # "<" would let a model's name end the script element; in JSON it only occurs within strings.
     return Markup(bare.to_json().replace("<", "\\u003c"))
