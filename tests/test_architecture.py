@@ -42,7 +42,7 @@ ONLY_IN = {
     "triton": ("ops/",),
     "typer": ("cli/",),
     "plotly": ("report/",),
-    "matplotlib": (),
+    "matplotlib": ("report/",),
     "cupy": (),
     "xxhash": ("embed/",),
     "fsspec": ("embed/",),

@@ -25,6 +25,7 @@ COMMANDS = [
     "attention",
     "finetune",
     "stitch",
+    "plot",
     "sanity",
     "doctor",
     "seeds",

@@ -18,6 +18,7 @@ from fastinn.cli import (
     extract,
     finetune,
     moments,
+    plot,
     sanity,
     seeds,
     stitch,
@@ -43,6 +44,7 @@ app.command()(sanity.sanity)
 app.command()(attention.attention)
 app.command()(finetune.finetune)
 app.command()(stitch.stitch)
+app.command()(plot.plot)
 app.command()(doctor.doctor)
 
 seeds_app = typer.Typer(help="Train and list mini BERT seeds.", no_args_is_help=True)

@@ -11,6 +11,9 @@ from fastinn.report.folder import RunFolder
 from fastinn.study.accumulation import accumulated_size
 from fastinn.study.layers import Comparison, Results, compare
 
+_FURTHER = {"differences": terminal.difference_table, "strata": terminal.strata_table}
+"""Tables of parts that not every comparison has."""
+
 
 def run_comparison(
     sources: Sources,
@@ -39,4 +42,7 @@ def run_comparison(
     page = folder.report(finished)
     folder.finish()
     show(finished, as_json, terminal.score_table)
+    for part, table in _FURTHER.items():
+        if part in finished and not as_json:
+            show(finished, as_json, table)
     say(as_json, f"Report: {page}")

@@ -1,12 +1,24 @@
 """One function a figure: from the results of a comparison to a plotly figure."""
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from fastinn.report.drawing import (
+    BACKWARD,
+    FORWARD,
+    MARK,
+    NEUTRAL,
+    R2_RANGE,
+    how_many,
+    label,
+    new_figure,
+    opacity,
+    place,
+    short,
+)
 from fastinn.report.tables import (
     Results,
     Summary,
@@ -17,10 +29,6 @@ from fastinn.report.tables import (
     summarise,
 )
 
-# Okabe and Ito 2008: told apart with every common colour blindness, and readable on light and dark.
-_FORWARD, _BACKWARD = "#0072B2", "#D55E00"
-_NEUTRAL = "rgba(128,128,128,0.35)"
-_LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 # Above the map: beside it, the bar would take a quarter of a narrow window.
 _COLOUR_BAR = {
     "orientation": "h",
@@ -30,10 +38,9 @@ _COLOUR_BAR = {
     "outlinewidth": 0,
     "title": {"side": "top"},
 }
-# Exploded inverses reach R2 of -1e4 and would flatten everything else.
-_R2_RANGE = {"clipmin": -0.5, "clipmax": 1.0}
 _DARK_TEXT_FROM = 0.47
 _MAX_PRINTED_LAYERS = 8
+_MAX_INTERVAL_LAYERS = 6
 _MAX_POINTS_PER_BOX = 40
 
 Cell = tuple[int, int]
@@ -52,14 +59,18 @@ def layer_heat_map(results: Results, method: str) -> go.Figure:
     values: dict[Cell, list[float]] = {}
     for (_, _, *cell), r2 in _directed_scores(results, method).items():
         values.setdefault((cell[0], cell[1]), []).append(r2)
-    cells = {cell: summarise(group) for cell, group in values.items()}
+    means = {
+        (record["source_layer"], record["target_layer"]): record
+        for record in results.get("means", [])
+        if (record["method"], record["direction"]) == (method, "both")
+    }
+    cells = {cell: summarise(group, means.get(cell)) for cell, group in values.items()}
     notes = {cell: f"R² {summary}" for cell, summary in cells.items()}
     figure = _heat_map(
         _layer_trace(cells, notes, "source layer %{y} → target layer %{x}"),
-        f"Held-out R² of {_label(method)}, mean over directed pairs",
-        "target layer",
-        "source layer",
-        "held-out R² (no unit)",
+        f"Held-out R² of {label(method)}, mean over directed pairs",
+        ("target layer", "source layer", "held-out R² (no unit)"),
+        how_many(means.values()),
     )
     return _print_values(figure, cells)
 
@@ -79,17 +90,24 @@ def similarity_heat_map(results: Results, measure: str) -> go.Figure:
         if record["measure"] == measure:
             cell = record["layer_a"], record["layer_b"]
             values.setdefault(cell, []).append((record["value"], record.get("null")))
-    cells = {cell: summarise(value for value, _ in group) for cell, group in values.items()}
+    means = {
+        (record["layer_a"], record["layer_b"]): record
+        for record in results.get("similarity_means", [])
+        if record["measure"] == measure
+    }
+    cells = {
+        cell: summarise((value for value, _ in group), means.get(cell))
+        for cell, group in values.items()
+    }
     nulls = {cell: summarise(null for _, null in group) for cell, group in values.items()}
     notes = {
         cell: f"similarity {cells[cell]}<br>null {decimal(nulls[cell].mean)}" for cell in cells
     }
     figure = _heat_map(
         _layer_trace(cells, notes, "layers %{y} and %{x}"),
-        f"Held-out {_label(measure)}, mean over pairs",
-        "layer of the second model",
-        "layer of the first model",
-        "similarity (no unit)",
+        f"Held-out {label(measure)}, mean over pairs",
+        ("layer of the second model", "layer of the first model", "similarity (no unit)"),
+        how_many(means.values()),
     )
     return _print_values(figure, cells)
 
@@ -110,15 +128,18 @@ def pair_heat_map(results: Results, method: str) -> go.Figure:
     z = np.full((len(views), len(views)), np.nan, dtype=np.float32)
     for (source, target, source_layer, target_layer), r2 in scores.items():
         z[position[source, source_layer], position[target, target_layer]] = r2
-    labels = [f"{_label(name)} {_place(layer)}" for name, layer in views]
+    labels = [f"{label(name)} {place(layer)}" for name, layer in views]
     trace = _colour_trace(z, labels, labels)
     trace.hovertemplate = "%{y}<br>→ %{x}<br>R² %{z:.3f}<extra></extra>"
     figure = _heat_map(
         trace,
-        f"Held-out R² of {_label(method)}, every directed pair",
-        "target model (layers run right)",
-        "source model (layers run down)",
-        "held-out R² (no unit)",
+        f"Held-out R² of {label(method)}, every directed pair",
+        (
+            "target model (layers run right)",
+            "source model (layers run down)",
+            "held-out R² (no unit)",
+        ),
+        f"n = {len({key[:2] for key in scores})} directed pairs, one value a cell",
     )
     _mark_blocks(figure, [name for name, _ in views])
     return figure.update_layout(height=640)
@@ -135,16 +156,17 @@ def score_boxes(results: Results) -> go.Figure:
     """
     found = fits(results)
     n_pairs = len({(fit.source, fit.target) for fit in found})
-    figure = _figure("Held-out R² at the last layer, over pairs")
+    note = f"n = {n_pairs} pairs; a point a pair"
+    figure = new_figure("Held-out R² at the last layer, over pairs", note)
     for name, colour, side in (
-        ("source → target", _FORWARD, "forward"),
-        ("target → source", _BACKWARD, "backward"),
+        ("source → target", FORWARD, "forward"),
+        ("target → source", BACKWARD, "backward"),
     ):
         scored = [(fit, record) for fit in found if (record := getattr(fit, side))]
         figure.add_box(
             x=[number(record["r2"]) for _, record in scored],
-            y=[_label(fit.method) for fit, _ in scored],
-            text=[_label(f"{record['source']} → {record['target']}") for _, record in scored],
+            y=[label(fit.method) for fit, _ in scored],
+            text=[label(f"{record['source']} → {record['target']}") for _, record in scored],
             name=name,
             orientation="h",
             boxpoints="all" if n_pairs <= _MAX_POINTS_PER_BOX else "outliers",
@@ -155,7 +177,7 @@ def score_boxes(results: Results) -> go.Figure:
         )
     figure.update_layout(boxmode="group", height=140 + 56 * len({fit.method for fit in found}))
     figure.update_xaxes(
-        title="held-out R² (no unit)", rangemode="tozero", autorangeoptions=_R2_RANGE
+        title="held-out R² (no unit)", rangemode="tozero", autorangeoptions=R2_RANGE
     )
     return figure.update_yaxes(title="method", autorange="reversed", showgrid=False)
 
@@ -170,11 +192,12 @@ def spectrum(results: Results, layer: int) -> go.Figure:
     Returns:
         One falling line a pair over the band that shifted pairing gives.
     """
-    figure = _figure(f"Canonical correlations at layer {layer}")
+    records = [record for record in results["spectra"] if record["layer"] == layer]
+    note = f"n = {len(records)} pairs, a line each, on training rows"
+    figure = new_figure(f"Canonical correlations at layer {layer}", note)
     band = results.get("null_band")
     if band:
         _add_band(figure, band)
-    records = [record for record in results["spectra"] if record["layer"] == layer]
     for index, record in enumerate(records):
         figure.add_scatter(
             y=[number(value) for value in record["correlations"]],
@@ -182,9 +205,9 @@ def spectrum(results: Results, layer: int) -> go.Figure:
             name=f"pairs of models ({len(records)})",
             legendgroup="pairs",
             showlegend=index == 0,
-            line={"color": _FORWARD, "width": 1.5},
-            opacity=_opacity(len(records)),
-            text=[_label(f"{record['a']} and {record['b']}")] * len(record["correlations"]),
+            line={"color": FORWARD, "width": 1.5},
+            opacity=opacity(len(records)),
+            text=[label(f"{record['a']} and {record['b']}")] * len(record["correlations"]),
             hovertemplate="%{text}<br>component %{x}: %{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title="canonical component (largest first)")
@@ -201,18 +224,19 @@ def training_curves(results: Results, method: str) -> go.Figure:
     Returns:
         Solid lines forward, dashed lines through the inverse, diamonds at the kept checkpoints.
     """
-    figure = _figure(f"Validation R² of {_label(method)} while training")
     records = [record for record in results["training"] if record["method"] == method]
+    note = f"n = {len(records)} maps, a line and direction each"
+    figure = new_figure(f"Validation R² of {label(method)} while training", note)
     for index, record in enumerate(records):
         for side, name, line in (
-            ("forward_r2", "forward", {"color": _FORWARD}),
-            ("inverse_r2", "inverse", {"color": _BACKWARD, "dash": "dash"}),
+            ("forward_r2", "forward", {"color": FORWARD}),
+            ("inverse_r2", "inverse", {"color": BACKWARD, "dash": "dash"}),
         ):
             if record.get(side):
-                _add_curve(figure, record, side, name, line, _opacity(len(records)), index == 0)
+                _add_curve(figure, record, side, name, line, opacity(len(records)), index == 0)
     _add_checkpoints(figure, records)
     figure.update_xaxes(title="training steps", rangemode="tozero")
-    return figure.update_yaxes(title="validation R² (no unit)", autorangeoptions=_R2_RANGE)
+    return figure.update_yaxes(title="validation R² (no unit)", autorangeoptions=R2_RANGE)
 
 
 def grid_methods(results: Results) -> list[str]:
@@ -239,46 +263,6 @@ def _views(results: Results, scores: Iterable[tuple[str, str, int, int]]) -> lis
     order = list(last_layers(results["scores"]))
     seen = {view for s, t, *layers in scores for view in zip((s, t), layers, strict=True)}
     return sorted(seen, key=lambda view: (order.index(view[0]), view[1]))
-
-
-def _label(name: str) -> str:
-    """Escape a name: plotly reads tags in every text it draws."""
-    return html.escape(str(name))
-
-
-def _place(layer: Any) -> str:
-    """Put a layer, or a layer and a head of it, in words."""
-    return f"layer {layer[0]} head {layer[1]}" if isinstance(layer, tuple) else f"layer {layer}"
-
-
-def _short(name: str, length: int = 16) -> str:
-    """Cut a long name at its front, where hub ids are all alike."""
-    return _label(name if len(name) <= length else f"…{name[1 - length :]}")
-
-
-def _opacity(n_lines: int) -> float:
-    """Let a bundle of many lines show where it is dense."""
-    return min(1.0, max(0.25, 12 / n_lines))
-
-
-def _figure(title: str) -> go.Figure:
-    clear = "rgba(0,0,0,0)"
-    figure = go.Figure(
-        layout={
-            "template": "none",
-            "title": {"text": title, "x": 0.02, "font": {"size": 16}},
-            "height": 420,
-            "margin": {"l": 12, "r": 12, "t": 88, "b": 12},
-            "paper_bgcolor": clear,
-            "plot_bgcolor": clear,
-            "font": {"family": "system-ui, sans-serif", "size": 13},
-            "legend": _LEGEND,
-            "modebar": {"bgcolor": clear, "color": "rgba(128,128,128,0.8)"},
-            "hovermode": "closest",
-        }
-    )
-    axis = {"automargin": True, "gridcolor": _NEUTRAL, "zerolinecolor": _NEUTRAL}
-    return figure.update_xaxes(axis).update_yaxes(axis)
 
 
 def _colour_trace(z: np.ndarray, columns: Sequence[Any], rows: Sequence[Any]) -> go.Heatmap:
@@ -318,21 +302,37 @@ def _print_values(figure: go.Figure, cells: Mapping[Cell, Summary]) -> go.Figure
     if len({layer for cell in cells for layer in cell}) > _MAX_PRINTED_LAYERS:
         return figure
     means = [summary.mean for summary in cells.values()]
+    wide = len({column for _, column in cells}) <= _MAX_INTERVAL_LAYERS
     return figure.add_scatter(
         x=[column for _, column in cells],
         y=[row for row, _ in cells],
-        text=[decimal(mean, 2) for mean in means],
+        text=[_printed(summary, wide) for summary in cells.values()],
         mode="text",
         # Plotly's own choice of colour falls to a contrast of 3 in the middle of the scale.
-        textfont={"color": ["black" if mean > _DARK_TEXT_FROM else "white" for mean in means]},
+        textfont={
+            "size": 11,
+            "color": ["black" if mean > _DARK_TEXT_FROM else "white" for mean in means],
+        },
         hoverinfo="skip",
         showlegend=False,
     )
 
 
-def _heat_map(trace: go.Heatmap, title: str, x_title: str, y_title: str, unit: str) -> go.Figure:
-    trace.colorbar.title.text = unit
-    figure = _figure(title).add_trace(trace)
+def _printed(summary: Summary, wide: bool) -> str:
+    """Print a mean, and below it its interval if the cell is wide enough."""
+    mean = decimal(summary.mean, 2)
+    if not wide or summary.interval is None:
+        return mean
+    low, high = (decimal(end, 2) for end in summary.interval)
+    return f"{mean}<br>{low} to {high}"
+
+
+def _heat_map(
+    trace: go.Heatmap, title: str, axes: tuple[str, str, str], note: str = ""
+) -> go.Figure:
+    """Return the figure of a heat map; ``axes`` are the titles of x, y and the colours."""
+    x_title, y_title, trace.colorbar.title.text = axes
+    figure = new_figure(title, note).add_trace(trace)
     figure.update_xaxes(type="category", title=x_title, showgrid=False)
     return figure.update_yaxes(type="category", title=y_title, showgrid=False, autorange="reversed")
 
@@ -345,7 +345,7 @@ def _mark_blocks(figure: go.Figure, owners: Sequence[str]) -> None:
     ticks = {
         "tickmode": "array",
         "tickvals": [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)],
-        "ticktext": [_short(name) for name in names],
+        "ticktext": [short(name) for name in names],
         "ticks": "",
     }
     figure.update_xaxes(ticks).update_yaxes(ticks)
@@ -361,7 +361,7 @@ def _add_band(figure: go.Figure, band: Mapping[str, Sequence[float | None]]) -> 
         y=[number(value) for value in band["high"]],
         name="null band (pairing shifted)",
         fill="tonexty",
-        fillcolor=_NEUTRAL,
+        fillcolor=NEUTRAL,
         **edge,
     )
 
@@ -384,7 +384,7 @@ def _add_curve(
         legendgroup=name,
         showlegend=in_legend,
         opacity=opacity,
-        text=[_label(f"{record['a']} → {record['b']}, layer {record['layer']}")]
+        text=[label(f"{record['a']} → {record['b']}, layer {record['layer']}")]
         * len(record["steps"]),
         hovertemplate=f"%{{text}}<br>{name} R² %{{y:.3f}} at step %{{x}}<extra></extra>",
     )
@@ -404,6 +404,6 @@ def _add_checkpoints(figure: go.Figure, records: Iterable[Mapping[str, Any]]) ->
         y=[value for _, value in points],
         mode="markers",
         name="checkpoint kept",
-        marker={"symbol": "diamond", "size": 9, "color": "#009E73"},
+        marker={"symbol": "diamond", "size": 9, "color": MARK},
         hovertemplate="checkpoint kept at step %{x}<br>R² %{y:.3f}<extra></extra>",
     )

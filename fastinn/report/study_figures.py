@@ -5,7 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fastinn.report.figures import _NEUTRAL, _figure, _label, pair_heat_map
+from fastinn.report.drawing import COLOURS, NEUTRAL, error_bars, label, new_figure
+from fastinn.report.figures import pair_heat_map
 from fastinn.report.tables import Results
 
 SCORES = {
@@ -14,9 +15,6 @@ SCORES = {
     "kept": "accuracy over the target's own (no unit)",
 }
 """Scores of stitching and the titles of their axes."""
-
-# Okabe and Ito 2008, without the yellow, which is lost on white.
-_COLOURS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 
 
 def stitching_curves(results: Results, score: str) -> go.Figure:
@@ -31,11 +29,12 @@ def stitching_curves(results: Results, score: str) -> go.Figure:
         themselves and for whoever always names the commonest class.
     """
     found = results["stitching"]
-    figure = _figure(f"Held-out {score} by the layer of the stitch")
+    note = f"n = {found['data']['texts']:,} texts; bars are 95 % bootstrap intervals over them"
+    figure = new_figure(f"Held-out {score} by the layer of the stitch", note)
     methods = list(dict.fromkeys(record["method"] for record in found["scores"]))
     for place, method in enumerate(methods):
         records = [record for record in found["scores"] if record["method"] == method]
-        _add_method(figure, method, records, score, _COLOURS[place % len(_COLOURS)])
+        _add_method(figure, method, records, score, COLOURS[place % len(COLOURS)])
     for role, own in found["own"].items():
         _add_level(figure, own[score]["mean"], f"{role} itself")
     if score in found["baseline"]:
@@ -60,10 +59,10 @@ def head_heat_map(results: Results, name: str) -> go.Figure:
             records += _both_ways(record)
     figure = pair_heat_map({"scores": records}, name)
     if not any(record["fitted"] == "none" for record in records):
-        return figure.update_layout(title_text=f"Held-out R² of {_label(name)}, head to head")
+        return figure.update_layout(title_text=f"Held-out R² of {label(name)}, head to head")
     figure.update_traces(hovertemplate="%{y}<br>and %{x}<br>%{z:.3f}<extra></extra>")
     figure.data[0].colorbar.title.text = "similarity (no unit)"
-    return figure.update_layout(title_text=f"Held-out {_label(name)} of heads")
+    return figure.update_layout(title_text=f"Held-out {label(name)} of heads")
 
 
 def _as_view(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,20 +99,15 @@ def _add_method(
     figure.add_scatter(
         x=[record["layer"] for record in records],
         y=[span["mean"] for span in spans],
-        error_y={
-            "array": [span["high"] - span["mean"] for span in spans],
-            "arrayminus": [span["mean"] - span["low"] for span in spans],
-            "thickness": 1,
-            "width": 3,
-        },
+        error_y=error_bars(spans),
         mode="lines+markers",
-        name=_label(method),
+        name=label(method),
         line={"color": colour, "width": 1.5},
-        hovertemplate=f"{_label(method)}<br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
+        hovertemplate=f"{label(method)}<br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
     )
 
 
 def _add_level(figure: go.Figure, value: float, name: str) -> None:
     figure.add_hline(
-        y=value, line={"color": _NEUTRAL, "dash": "dash"}, annotation={"text": _label(name)}
+        y=value, line={"color": NEUTRAL, "dash": "dash"}, annotation={"text": label(name)}
     )

@@ -5,28 +5,47 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastinn.study.records import is_of
+
 Results = Mapping[str, Any]
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, smallest and largest of the finite values, and how many were not finite."""
+    """The finite values of several pairs.
+
+    Attributes:
+        mean: Of them.
+        low: The smallest.
+        high: The largest.
+        n_finite: How many there are.
+        n_bad: How many were not finite.
+        interval: Ends of the 95 % interval of the mean; ``None`` where results hold none.
+    """
 
     mean: float
     low: float
     high: float
     n_finite: int
     n_bad: int
+    interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        text = f"{decimal(self.mean)} ({self.span})" if self.n_finite > 1 else decimal(self.mean)
+        text = f"{decimal(self.mean)} ({self.spread})" if self.spread else decimal(self.mean)
         return text + self.warning
 
     @property
     def span(self) -> str:
         """Smallest to largest."""
         return f"{decimal(self.low)} to {decimal(self.high)}"
+
+    @property
+    def spread(self) -> str:
+        """The interval of the mean; without one, smallest to largest; empty of a single value."""
+        if self.interval:
+            return f"{decimal(self.interval[0])} to {decimal(self.interval[1])}"
+        return self.span if self.n_finite > 1 else ""
 
     @property
     def warning(self) -> str:
@@ -70,6 +89,8 @@ class MethodRow:
     bijection: bool
     maps: str
     round_trip: float
+    over: str
+    """What the intervals are over."""
 
     @property
     def both(self) -> float:
@@ -91,14 +112,35 @@ def decimal(value: float | None, places: int = 3) -> str:
     return f"{round(value, places) + 0.0:.{places}f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def summarise(values: Iterable[float | None]) -> Summary:
-    """Average the finite ``values`` and count the others."""
+def summarise(values: Iterable[float | None], mean: Record | None = None) -> Summary:
+    """Average the finite ``values`` and count the others.
+
+    Args:
+        values: Of several pairs.
+        mean: Record of their mean, whose interval is taken if it has one.
+    """
     cleaned = [number(value) for value in values]
     finite = [value for value in cleaned if not math.isnan(value)]
     n_bad = len(cleaned) - len(finite)
     if not finite:
         return Summary(math.nan, math.nan, math.nan, 0, n_bad)
-    return Summary(sum(finite) / len(finite), min(finite), max(finite), len(finite), n_bad)
+    average = sum(finite) / len(finite)
+    of_these = mean is not None and "low" in mean and mean["n_pairs"] == len(finite)
+    interval = (mean["low"], mean["high"]) if mean is not None and of_these else None
+    return Summary(average, min(finite), max(finite), len(finite), n_bad, interval)
+
+
+def mean_of(results: Results, record: Record, direction: str) -> Record | None:
+    """Return the mean over pairs of a score's method and layers, if results hold it.
+
+    Args:
+        results: Results of a comparison.
+        record: A score of them.
+        direction: ``"forward"``, ``"backward"`` or ``"both"``.
+    """
+    names = ("method", "source_layer", "target_layer")
+    wanted = {name: record[name] for name in names} | {"direction": direction}
+    return next((r for r in results.get("means", []) if wanted.items() <= r.items()), None)
 
 
 def last_layers(scores: Iterable[Record]) -> dict[str, int]:
@@ -135,33 +177,71 @@ def fits(results: Results) -> list[Fit]:
     return found
 
 
-def is_of(method: str, family: str) -> bool:
-    """Tell whether ``method`` is ``family`` or a variant of it, as "INN (two-way)" of "INN"."""
-    return method == family or method.startswith(f"{family} ")
+def method_rows(found: Iterable[Fit], results: Results | None = None) -> list[MethodRow]:
+    """Summarise fits over pairs, one row a method, in order of appearance.
 
-
-def method_rows(found: Iterable[Fit]) -> list[MethodRow]:
-    """Summarise fits over pairs, one row a method, in order of appearance."""
+    Args:
+        found: What :func:`fits` returned.
+        results: Results that they are of, for the intervals of means.
+    """
     by_method: dict[str, list[Fit]] = {}
     for fit in found:
         by_method.setdefault(fit.method, []).append(fit)
-    return [_method_row(method, group) for method, group in by_method.items()]
+    return [_method_row(method, group, results or {}) for method, group in by_method.items()]
 
 
-def _method_row(method: str, group: list[Fit]) -> MethodRow:
+def _method_row(method: str, group: list[Fit], results: Results) -> MethodRow:
     forward = [fit.forward for fit in group]
     backward = [fit.backward for fit in group if fit.backward is not None]
+    means = mean_of(results, forward[0], "forward"), mean_of(results, forward[0], "backward")
     return MethodRow(
         method,
-        summarise(record["r2"] for record in forward),
-        summarise(record["r2"] for record in backward),
+        summarise((record["r2"] for record in forward), means[0]),
+        summarise((record["r2"] for record in backward), means[1]),
         summarise(record.get("relative_mse") for record in forward),
         summarise(record.get("relative_mse") for record in backward),
         group[0].bijection,
         group[0].maps,
         # The worst pair: a mean would hide one broken inverse.
         summarise(fit.round_trip for fit in group).high,
+        means[0]["over"] if means[0] else "",
     )
+
+
+def brackets(rows: Iterable[MethodRow]) -> str:
+    """Say what stands in brackets behind the means of ``rows``."""
+    over = sorted({row.over for row in rows if row.forward.interval}, key=len)
+    return f"95 % interval over {' or '.join(over)}" if over else "smallest to largest"
+
+
+def differences(results: Results) -> list[dict[str, Any]]:
+    """Return one row for each two methods and pair of layers: their difference a direction."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    names = ("method", "minus", "source_layer", "target_layer")
+    for record in results.get("differences", []):
+        place = {name: record[name] for name in names}
+        row = rows.setdefault(tuple(place.values()), dict(place))
+        row[record["direction"]] = record
+    return list(rows.values())
+
+
+def strata_tables(results: Results) -> list[dict[str, Any]]:
+    """Return one table for each property and pair of layers.
+
+    Returns:
+        ``by``, the layers, ``methods`` and ``rows``: name of the stratum, its number of tokens
+        and the record of each method.
+    """
+    tables: dict[tuple[Any, ...], dict[str, Any]] = {}
+    names = ("by", "source_layer", "target_layer")
+    for record in results.get("strata", []):
+        place = {name: record[name] for name in names}
+        table = tables.setdefault(tuple(place.values()), {**place, "methods": [], "rows": {}})
+        if record["method"] not in table["methods"]:
+            table["methods"].append(record["method"])
+        row = table["rows"].setdefault(record["stratum"], {"tokens": record["rows"]})
+        row[record["method"]] = record
+    return list(tables.values())
 
 
 def sentences(rows: Iterable[MethodRow]) -> list[str]:

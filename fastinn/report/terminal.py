@@ -7,24 +7,76 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fastinn.report.tables import Results, decimal, fits, method_rows
+from fastinn.report.tables import (
+    Results,
+    brackets,
+    decimal,
+    differences,
+    fits,
+    method_rows,
+    strata_tables,
+)
 
 
 def score_table(results: Results) -> Table:
     """Summarise a comparison's held-out scores at the last layers, one row a method."""
+    rows = method_rows(fits(results), results)
     table = _table(
-        "Held-out R2 at the last layer, mean over pairs",
+        f"Held-out R2 at the last layer, mean over pairs ({brackets(rows)})",
         "method",
         "source -> target",
         "target -> source",
         "maps",
         "round trip",
     )
-    for row in method_rows(fits(results)):
+    for row in rows:
         round_trip = "" if math.isnan(row.round_trip) else f"{row.round_trip:.0e}"
         cells = (str(row.forward), str(row.backward), row.maps, round_trip)
         table.add_row(row.method, *cells)
     return table
+
+
+def difference_table(results: Results) -> Table:
+    """Show by how much methods differ on the same pairs, layer by layer."""
+    table = _table(
+        "Differences of held-out R2 (95 % interval, resamples paired)",
+        "difference",
+        "layers",
+        "source -> target",
+        "target -> source",
+    )
+    for row in differences(results):
+        layers = f"{row['source_layer']} -> {row['target_layer']}"
+        spans = (interval(row.get(direction)) for direction in ("forward", "backward"))
+        table.add_row(f"{row['method']} - {row['minus']}", layers, *spans)
+    return table
+
+
+def strata_table(results: Results) -> Table:
+    """Show the R2 of each stratum at the last layers told apart, a method a column."""
+    tables = strata_tables(results)
+    place = [tables[-1][side] for side in ("source_layer", "target_layer")] if tables else []
+    found = [of for of in tables if [of["source_layer"], of["target_layer"]] == place]
+    methods = list(dict.fromkeys(method for of in found for method in of["methods"]))
+    title = (
+        f"Held-out R2 of tokens by stratum, layers {' -> '.join(map(str, place))} (95 % interval)"
+    )
+    table = _table(title, "by", "stratum", "tokens", *methods)
+    for of in found:
+        for stratum, row in of["rows"].items():
+            spans = (interval(row.get(method), 2) for method in methods)
+            table.add_row(f"  {stratum}", f"{row['tokens']:,}", *spans)
+    return table
+
+
+def interval(record: Mapping[str, Any] | None, places: int = 3) -> str:
+    """Print a mean and its interval, as far as there are any."""
+    if record is None:
+        return ""
+    mean = decimal(record["mean"], places)
+    if "low" not in record:
+        return mean
+    return f"{mean} ({decimal(record['low'], places)} to {decimal(record['high'], places)})"
 
 
 def map_table(scores: Mapping[str, Mapping[str, float]]) -> Table:

@@ -11,7 +11,7 @@ from fastinn import distributed
 from fastinn._saved import load_tensors, save_tensors
 from fastinn.embed.stream import Block
 
-_DOCUMENTS = "documents"
+_KEYS = "keys"
 
 
 class Sample:
@@ -29,12 +29,12 @@ class Sample:
 
     def add(self, block: Block) -> None:
         """Take as many rows as there is room for."""
-        room = self.max_rows - sum(len(part[_DOCUMENTS]) for part in self._held)
+        room = self.max_rows - sum(len(part[_KEYS]) for part in self._held)
         if room <= 0 and self._held:
             return
         # A copy, so that a block of which a few rows are kept does not stay in memory.
         rows = {_name(i): block.rows[view][:room].clone() for i, view in enumerate(self.views)}
-        self._held.append({**rows, _DOCUMENTS: block.documents[:room].clone()})
+        self._held.append({**rows, _KEYS: block.keys[:room].clone()})
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the rows that came since the last time to a file of their own.
@@ -55,22 +55,22 @@ class Sample:
         self._written = len(self._held)
 
     def joined(self) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
-        """Return the first rows of all ranks in the order of the documents, and their numbers."""
+        """Return the first rows of all ranks in the order of the documents, and their keys."""
         own = _concatenated(self._held)
         if distributed.world_size() > 1:
             own = self._of_all_ranks(own)
-        return {view: own[_name(i)] for i, view in enumerate(self.views)}, own[_DOCUMENTS]
+        return {view: own[_name(i)] for i, view in enumerate(self.views)}, own[_KEYS]
 
     def _of_all_ranks(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
         """Exchange the rows that are among the first of all; documents ascend on every rank."""
-        numbers = distributed.gather_rows(own[_DOCUMENTS])
+        numbers = distributed.gather_rows(own[_KEYS][:, 0].contiguous())
         owner = torch.arange(len(numbers)).repeat_interleave(torch.tensor([*map(len, numbers)]))
         first = torch.cat(numbers).argsort(stable=True)[: self.max_rows]
         n_own = int((owner[first.cpu()] == distributed.rank()).sum())
         joined = {
             name: torch.cat(distributed.gather_rows(rows[:n_own])) for name, rows in own.items()
         }
-        order = joined[_DOCUMENTS].argsort(stable=True)
+        order = joined[_KEYS][:, 0].argsort(stable=True)
         return {name: rows[order] for name, rows in joined.items()}
 
 

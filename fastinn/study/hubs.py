@@ -7,16 +7,10 @@ import numpy as np
 
 from fastinn.align import INN, Hub
 from fastinn.embed.corpus import Split
-from fastinn.metrics import cycle_error
+from fastinn.study.held_out import HeldOut
 from fastinn.study.passes import Pass, View
-from fastinn.study.records import (
-    Record,
-    Results,
-    cycle_record,
-    network_name,
-    training_record,
-)
-from fastinn.study.scores import bijection_records
+from fastinn.study.records import Record, Results, network_name, training_record
+from fastinn.study.scores import bijection_records, cycle_scored
 
 CONSENSUS = "consensus"
 
@@ -26,8 +20,7 @@ def hub_results(
     passes: Mapping[Split, Pass],
     inn: INN,
     common: str,
-    *,
-    n_candidates: int,
+    held_out: HeldOut,
 ) -> Results:
     """Train a hub of views of several seeds, and score every pair through it, held-out.
 
@@ -36,7 +29,7 @@ def hub_results(
         passes: Rows of the views, of every split.
         inn: What is trained for each seed, unfitted.
         common: Seed whose space is the common one, or ``"consensus"``.
-        n_candidates: See :func:`fastinn.metrics.retrieval_accuracy`.
+        held_out: What tells the test rows apart.
 
     Returns:
         Scores of both directions of each pair, the training record, and the error round a
@@ -56,20 +49,25 @@ def hub_results(
         record
         for a, b in combinations(views, 2)
         for record in bijection_records(
-            name, hub.aligner(a, b), (a, b), (test[a], test[b]), n_candidates
+            name, hub.aligner(a, b), (a, b), (test[a], test[b]), held_out
         )
     ]
     worst = max(record.get("round_trip", 0.0) for record in scores)
     whole = ("all seeds", views[0][1]), (common, views[0][1])
     training = [training_record(name, *whole, hub, worst) | {"maps": len(hub.maps_)}]
-    return {"scores": scores, "training": training, "cycles": _cycle(name, hub, views, test)}
+    cycles = _cycle(name, hub, views, test, held_out)
+    return {"scores": scores, "training": training, "cycles": cycles}
 
 
 def _cycle(
-    name: str, hub: Hub, views: Sequence[View], test: Mapping[View, np.ndarray]
+    name: str,
+    hub: Hub,
+    views: Sequence[View],
+    test: Mapping[View, np.ndarray],
+    held_out: HeldOut,
 ) -> list[Record]:
     if len(views) < 3:
         return []
     a, b, c = views[:3]
     maps = [hub.aligner(*pair).transform for pair in ((a, b), (b, c), (c, a))]
-    return [cycle_record(name, (a, b, c), cycle_error(maps, test[a]))]
+    return [cycle_scored(name, (a, b, c), maps, test[a], held_out)]

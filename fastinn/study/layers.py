@@ -25,23 +25,21 @@ from fastinn.embed import Corpus, EmbeddingStore, Source, Stream, stream
 from fastinn.embed.corpus import SPLITS, Split
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.stream import Readable
-from fastinn.metrics import (
-    cycle_error,
-)
 from fastinn.study.accumulation import PAIRS, WITH_NULL, accumulated_size
+from fastinn.study.held_out import HeldOut
 from fastinn.study.hubs import CONSENSUS, hub_results
+from fastinn.study.intervals import Errors
 from fastinn.study.linear_family import LinearFamily
 from fastinn.study.passes import Pair, Pass, View, run_pass
 from fastinn.study.records import (
     Record,
     Results,
     costs,
-    cycle_record,
     network_name,
     score_record,
     training_record,
 )
-from fastinn.study.scores import bijection_records, map_scores
+from fastinn.study.scores import bijection_records, cycle_scored, map_scores
 
 PairRows: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
 Network = TypeVar("Network", INN, MLPMap)
@@ -147,10 +145,12 @@ def compare(
     networks = _network_pairs(sources, how.network_layers)
     text = stream(sources, corpus, tokens_per_block=how.tokens_per_block)
     passes = _passes(text, how, networks)
+    held_out = HeldOut.of(passes, text.level, how.n_candidates)
+    errors = Errors(list(sources), held_out)
     results = _header(text, how, passes, title, command)
     try:
-        for part in _parts(sources, how, passes, networks):
-            _add(results, part)
+        for part in _parts(sources, how, passes, networks, held_out):
+            _add(results, errors.taken(part))
             if "training" in part:
                 results["costs"] = costs(results["training"])
             now = time.perf_counter()
@@ -159,6 +159,7 @@ def compare(
                 save(results)
                 saved = now
     finally:
+        results.update(errors.summaries(results))
         save(results)
     return results
 
@@ -168,9 +169,10 @@ def _parts(
     how: Comparison,
     passes: dict[Split, Pass],
     networks: list[Pair],
+    held_out: HeldOut,
 ) -> Iterator[Results]:
     """Yield the parts of the results, cheap ones first."""
-    linear = LinearFamily(passes, how.n_candidates)
+    linear = LinearFamily(passes, held_out)
     cells = list(_cells(encoders, how.cells))
     solved = linear.cells(cells)
     yield from progress(solved, "linear maps", total=len(cells), unit=" cells")
@@ -180,8 +182,8 @@ def _parts(
             "spectra": [linear.spectrum(*pair) for pair in spectra],
             "null_band": linear.null_band(spectra),
         }
-    yield from _networks(networks, how, passes)
-    yield from _hubs(encoders, how, passes)
+    yield from _networks(networks, how, passes, held_out)
+    yield from _hubs(encoders, how, passes, held_out)
 
 
 def _add(results: Results, part: Results) -> None:
@@ -194,12 +196,12 @@ def _add(results: Results, part: Results) -> None:
 
 
 def _networks(
-    pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass]
+    pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass], held_out: HeldOut
 ) -> Iterator[Results]:
     """Train the networks of each pair; pairs run side by side, a process each."""
     # A second thread speeds up a network less than a second pair beside it.
     parallel = Parallel(n_jobs=how.n_jobs, return_as="generator")
-    jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes)) for pair in pairs)
+    jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes), held_out) for pair in pairs)
     done = progress(parallel(jobs), "networks", total=len(pairs), unit=" pairs")
     bijections: dict[Pair, list[INN]] = {}
     triangles = _triangles(pairs)
@@ -209,7 +211,8 @@ def _networks(
             bijections[pair] = trained
         yield part
     test = passes["test"].rows
-    yield {"cycles": [r for t in triangles for r in _cycles(t, bijections, test[t[0]].numpy())]}
+    cycles = (_cycles(t, bijections, test[t[0]].numpy(), held_out) for t in triangles)
+    yield {"cycles": [record for records in cycles for record in records]}
 
 
 def _triangles(pairs: Sequence[Pair]) -> list[tuple[View, View, View]]:
@@ -224,17 +227,23 @@ def _triangles(pairs: Sequence[Pair]) -> list[tuple[View, View, View]]:
 
 
 def _cycles(
-    triangle: tuple[View, View, View], bijections: Mapping[Pair, Sequence[INN]], x: np.ndarray
+    triangle: tuple[View, View, View],
+    bijections: Mapping[Pair, Sequence[INN]],
+    x: np.ndarray,
+    held_out: HeldOut,
 ) -> Iterator[Record]:
     """Say how far pairwise maps, which know nothing of each other, lead from where they began."""
     a, b, c = triangle
     for ab, bc, ac in zip(bijections[a, b], bijections[b, c], bijections[a, c], strict=True):
-        error = cycle_error((ab.transform, bc.transform, ac.inverse_transform), x)
-        yield cycle_record(network_name(ab), triangle, error)
+        maps = (ab.transform, bc.transform, ac.inverse_transform)
+        yield cycle_scored(network_name(ab), triangle, maps, x, held_out)
 
 
 def _hubs(
-    encoders: Mapping[str, Readable], how: Comparison, passes: dict[Split, Pass]
+    encoders: Mapping[str, Readable],
+    how: Comparison,
+    passes: dict[Split, Pass],
+    held_out: HeldOut,
 ) -> Iterator[Results]:
     """Train a hub at every layer at which single pairs are trained."""
     if how.hub is None:
@@ -242,7 +251,7 @@ def _hubs(
     layers = [layer for layer in how.network_layers if isinstance(layer, int)]
     for layer in progress(layers, "hubs"):
         views = [_view(encoders, seed, layer) for seed in encoders]
-        yield hub_results(views, passes, how.inn, how.hub, n_candidates=how.n_candidates)
+        yield hub_results(views, passes, how.inn, how.hub, held_out)
 
 
 def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
@@ -259,7 +268,9 @@ def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
     }
 
 
-def _network_scores(pair: Pair, how: Comparison, rows: PairRows) -> tuple[Results, list[INN]]:
+def _network_scores(
+    pair: Pair, how: Comparison, rows: PairRows, held_out: HeldOut
+) -> tuple[Results, list[INN]]:
     """Train bijections and a free network a direction on one pair, and score them held-out."""
     a, b = pair
     x, y = rows["test"]
@@ -268,14 +279,14 @@ def _network_scores(pair: Pair, how: Comparison, rows: PairRows) -> tuple[Result
         if template is not None:
             fitted = _trained(template, how, rows)
             name = network_name(fitted)
-            both = bijection_records(name, fitted, (a, b), (x, y), how.n_candidates)
+            both = bijection_records(name, fitted, (a, b), (x, y), held_out)
             scores += both
             training.append(training_record(name, a, b, fitted, both[0]["round_trip"]))
             bijections.append(fitted)
     reversed_rows: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
     for source, target, its_rows in ((a, b, rows), (b, a, reversed_rows)):
         free = _trained(how.mlp, how, its_rows)
-        found = map_scores(free, *its_rows["test"], n_candidates=how.n_candidates)
+        found = map_scores(free, *its_rows["test"], held_out)
         scores.append(score_record("MLP (free)", source, target, found))
     return {"scores": scores, "training": training}, bijections
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from fastinn.align import CCA, PWCCA, SVCCA, LinearMap, PairScores, Procrustes, 
 from fastinn.align.moment import Factors, MomentAligner
 from fastinn.embed.corpus import Split
 from fastinn.metrics import error_scores, linear_cka_moments, similarity_moments
+from fastinn.study.held_out import HeldOut
 from fastinn.study.passes import Pair, Pass, View
 from fastinn.study.records import Record, Results, score_record
 from fastinn.study.scores import map_scores
@@ -25,6 +27,9 @@ _LINEAR_MAPS = {
 }
 """What the results call each method of :func:`fastinn.align.all_pairs`."""
 
+STRATIFIED = "least squares"
+"""The closed form whose errors are told apart by strata."""
+
 
 @dataclass
 class LinearFamily:
@@ -32,11 +37,11 @@ class LinearFamily:
 
     Attributes:
         passes: What was read of each split.
-        n_candidates: Held-out rows that retrieval searches.
+        held_out: What tells the test rows apart.
     """
 
     passes: dict[Split, Pass]
-    n_candidates: int
+    held_out: HeldOut
 
     def __post_init__(self) -> None:
         self._train = Factors(self.passes["train"].moments)
@@ -69,22 +74,24 @@ class LinearFamily:
                 inverse = one_map and way == 1
                 aligner = _closed_form(method, found.ridge, place, way)
                 scores = {
-                    **self._scores_of_rows(aligner, source, target, inverse),
+                    **self._scores_of_rows(name, aligner, source, target, inverse),
                     **error_scores(float(error), float(variance), width),
                 }
                 records.append(score_record(name, source, target, scores, inverse=inverse))
         return records
 
     def _scores_of_rows(
-        self, aligner: MomentAligner, source: View, target: View, inverse: bool
-    ) -> dict[str, float]:
+        self, name: str, aligner: MomentAligner, source: View, target: View, inverse: bool
+    ) -> dict[str, Any]:
         """Return what moments do not give, where test rows of both views are held."""
         rows = self.passes["test"].rows
         if not {source, target} <= rows.keys():
             return {}
         aligner.from_moments(self._train, *((target, source) if inverse else (source, target)))
         x, y = rows[source].numpy(), rows[target].numpy()
-        return map_scores(aligner, x, y, inverse=inverse, n_candidates=self.n_candidates)
+        return map_scores(
+            aligner, x, y, self.held_out, inverse=inverse, stratified=name == STRATIFIED
+        )
 
     def _similarities(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
         """Correlate held-out variates, beside those found in and held out of mispaired rows."""

@@ -29,15 +29,20 @@ class Pass:
         same_document: Share of the mispaired rows that meet their own document, because it is
             longer than the distance by which they are moved.
         rows: A bounded sample of the rows of some views, shape ``(n, d)`` each.
-        documents: Document number of each sampled row, shape ``(n,)``.
+        keys: Document, position and token id of each sampled row, shape ``(n, 3)``.
         n_documents: Number of documents read.
     """
 
     moments: Moments
     same_document: float
     rows: dict[View, Tensor]
-    documents: Tensor
+    keys: Tensor
     n_documents: int
+
+    @property
+    def documents(self) -> Tensor:
+        """Document number of each sampled row, shape ``(n,)``."""
+        return self.keys[:, 0]
 
 
 def run_pass(
@@ -199,8 +204,8 @@ def _joined(reading: _Reading) -> Pass:
     n_same, n_documents = distributed.total(counts, "counting rows").tolist()
     with distributed.meeting("joining the moments of all ranks"):
         moments = reading.moments.all_reduce()
-    rows, documents = reading.sample.joined()
-    return Pass(moments, n_same / moments.n_rows, rows, documents, n_documents)
+    rows, keys = reading.sample.joined()
+    return Pass(moments, n_same / moments.n_rows, rows, keys, n_documents)
 
 
 def _settings(
@@ -212,7 +217,7 @@ def _settings(
         "pairs": pairs,
         "precision": precision,
         "mispaired": mispaired,
-        "sampled": [list(view) for view in sample.views],
+        "sampled with keys": [list(view) for view in sample.views],
         "max_rows": sample.max_rows,
         **stream.identity(),
     }

@@ -9,7 +9,7 @@ from fastinn.study.passes import View
 Results: TypeAlias = dict[str, Any]
 Record: TypeAlias = dict[str, Any]
 
-_SCORES = ("r2", "relative_mse", "mse", "l2", "cosine", "retrieval", "round_trip")
+_SCORES = ("r2", "relative_mse", "mse", "l2", "cosine", "retrieval", "round_trip", "sums")
 
 
 def score_record(
@@ -73,3 +73,8 @@ def costs(training: list[Record]) -> list[Record]:
         entry["maps"] += record["maps"]
         entry["seconds"] += record["fit_seconds"]
     return list(found.values())
+
+
+def is_of(method: str, family: str) -> bool:
+    """Tell whether ``method`` is ``family`` or a variant of it, as "INN (two-way)" of "INN"."""
+    return method == family or method.startswith(f"{family} ")

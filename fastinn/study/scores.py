@@ -1,35 +1,50 @@
 """Held-out scores of maps on rows."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from fastinn.align import Aligner, Bijection
-from fastinn.metrics import round_trip_error, row_scores
+from fastinn.metrics import prediction_scores, round_trip_error, row_scores
+from fastinn.study.held_out import HeldOut
 from fastinn.study.passes import View
-from fastinn.study.records import Record, score_record
+from fastinn.study.records import Record, cycle_record, score_record
 
 
 def map_scores(
-    aligner: Aligner, x: np.ndarray, y: np.ndarray, *, n_candidates: int, inverse: bool = False
-) -> dict[str, float]:
+    aligner: Aligner,
+    x: np.ndarray,
+    y: np.ndarray,
+    held_out: HeldOut,
+    *,
+    inverse: bool = False,
+    stratified: bool = True,
+) -> dict[str, Any]:
     """Score one map on rows that it has not seen.
 
     Args:
         aligner: From ``x`` to ``y``, or from ``y`` to ``x`` if its inverse is asked for.
         x: Rows to map, shape ``(n, d_x)``.
         y: True rows, shape ``(n, d_y)``.
-        n_candidates: See :func:`fastinn.metrics.retrieval_accuracy`.
+        held_out: What tells the rows apart.
         inverse: Whether to map by the inverse of a bijection.
+        stratified: Whether to sum up the errors of strata, too.
 
     Returns:
         See :func:`fastinn.metrics.row_scores`; with the ``round_trip`` of a bijection, but for
-        its inverse.
+        its inverse, and the ``sums`` of :meth:`HeldOut.sums`.
     """
-    if isinstance(aligner, Bijection):
-        if inverse:
-            return row_scores(y, aligner.inverse_transform(x), n_candidates=n_candidates)
-        trip = {"round_trip": round_trip_error(aligner, x)}
-        return row_scores(y, aligner.transform(x), n_candidates=n_candidates) | trip
-    return row_scores(y, aligner.transform(x), n_candidates=n_candidates)
+    if inverse:
+        assert isinstance(aligner, Bijection), "only a bijection has an inverse"
+        predicted = aligner.inverse_transform(x)
+    else:
+        predicted = aligner.transform(x)
+    scores: dict[str, Any] = row_scores(y, predicted, n_candidates=held_out.n_candidates)
+    scores["sums"] = held_out.sums(y, predicted, stratified=stratified)
+    if isinstance(aligner, Bijection) and not inverse:
+        scores["round_trip"] = round_trip_error(aligner, x)
+    return scores
 
 
 def bijection_records(
@@ -37,10 +52,28 @@ def bijection_records(
     fitted: Bijection,
     views: tuple[View, View],
     rows: tuple[np.ndarray, np.ndarray],
-    n_candidates: int,
+    held_out: HeldOut,
 ) -> list[Record]:
     """Return the records of a bijection between two views and of its inverse."""
     (a, b), (x, y) = views, rows
-    there = map_scores(fitted, x, y, n_candidates=n_candidates)
-    back = map_scores(fitted, y, x, n_candidates=n_candidates, inverse=True)
+    there = map_scores(fitted, x, y, held_out)
+    back = map_scores(fitted, y, x, held_out, inverse=True)
     return [score_record(name, a, b, there), score_record(name, b, a, back, inverse=True)]
+
+
+def cycle_scored(
+    method: str,
+    views: Sequence[View],
+    maps: Sequence[Callable[[np.ndarray], np.ndarray]],
+    x: np.ndarray,
+    held_out: HeldOut,
+) -> Record:
+    """Return the record of maps in turn, the last of which leads back to the view of ``x``.
+
+    Its error is that of :func:`fastinn.metrics.cycle_error`.
+    """
+    moved = x
+    for step in maps:
+        moved = step(moved)
+    error = prediction_scores(x, moved)["relative_mse"] ** 0.5
+    return cycle_record(method, views, error) | {"sums": held_out.sums(x, moved)}

@@ -89,10 +89,15 @@ def resampled_means(
     parts = []
     for start in range(0, n, max(1, _COUNTS_AT_ONCE // n_groups)):
         size = min(max(1, _COUNTS_AT_ONCE // n_groups), n - start)
-        drawn = draws.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
+        drawn = multiplicities(n_groups, size, draws)
         drawn_sizes = (drawn @ sizes).reshape(-1, *[1] * (samples.ndim - 1))
         parts.append(drawn @ sums / drawn_sizes)
     return np.concatenate(parts)
+
+
+def multiplicities(n_groups: int, n: int, draws: np.random.Generator) -> np.ndarray:
+    """Return how often each group is in each of ``n`` resamples, shape ``(n, n_groups)``."""
+    return draws.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n)
 
 
 def percentile_interval(

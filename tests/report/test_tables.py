@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastinn.report.tables import decimal, fits, is_of, method_rows, sentences, summarise
+from fastinn.report.tables import decimal, fits, method_rows, sentences, summarise
+from fastinn.study.records import is_of
 
 
 @given(st.lists(st.none() | st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf])))

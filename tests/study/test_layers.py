@@ -250,3 +250,33 @@ def test_moments_on_disk_give_the_same_scores(encoders, corpus, tmp_path):
 def test_rows_that_meet_their_own_document_are_counted(results):
     assert set(results["corpus"]["null_same_document"]) == {"train", "test"}
     assert results["corpus"]["null_same_document"]["train"] == 0
+
+
+def test_pairs_with_rows_have_intervals_by_documents(results):
+    for found in results["scores"]:
+        held = found["source_layer"] == found["target_layer"] == 3
+        assert ("r2_low" in found) is held
+        if held:
+            assert found["r2_low"] < found["r2"] < found["r2_high"]
+
+
+def test_every_cell_has_a_mean_over_pairs(results):
+    means = [r for r in results["means"] if r["method"] == "ridge"]
+    assert len(means) == 16 * 3
+    last = [r for r in means if (r["source_layer"], r["target_layer"]) == (3, 3)]
+    assert {r["over"] for r in last} == {"documents"}
+    assert {r["over"] for r in means if r not in last} == {""}
+    assert {(r["method"], r["minus"]) for r in results["differences"]} == {
+        ("INN (two-way)", "MLP (free)"),
+        ("INN (two-way)", "least squares"),
+    }
+
+
+def test_a_hub_is_set_against_single_pairs(with_hub):
+    common, found = with_hub
+    name = f"hub INN (two-way, {common})"
+    gaps = {r["direction"]: r for r in found["differences"] if r["method"] == name}
+    assert set(gaps) == {"forward", "backward", "both"}
+    assert gaps["both"]["minus"] == "INN (two-way)"
+    assert gaps["both"]["over"] == "documents and seeds"
+    assert all(entry["low"] <= entry["high"] for entry in found["cycles"])

@@ -1,0 +1,169 @@
+"""Figures of means over pairs with their intervals: by method, by layer and by stratum."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from fastinn.report.drawing import (
+    BACKWARD,
+    COLOURS,
+    FORWARD,
+    R2_RANGE,
+    error_bars,
+    how_many,
+    label,
+    new_figure,
+)
+from fastinn.report.tables import Results, fits, number
+
+Record = Mapping[str, Any]
+
+STRATA = {
+    "frequency": "times the token was trained on",
+    "position": "position of the token in its document",
+}
+"""Properties that strata are of, and the titles of their axes."""
+
+_APART = 0.14
+
+
+def method_means(results: Results) -> go.Figure:
+    """Mean R2 of each method at the last layer with its interval, a point a direction.
+
+    Args:
+        results: Results of a comparison with ``"means"``.
+
+    Returns:
+        A row a method; both directions lie one above the other.
+    """
+    means = last_means(results)
+    methods = list(dict.fromkeys(record["method"] for record in means))
+    note = how_many(r for r in means if r["direction"] != "both")
+    figure = new_figure("Held-out R² at the last layer, mean over pairs", note)
+    for name, direction, colour, shift in (
+        ("source → target", "forward", FORWARD, -_APART),
+        ("target → source", "backward", BACKWARD, _APART),
+    ):
+        records = [record for record in means if record["direction"] == direction]
+        figure.add_scatter(
+            x=[number(record["mean"]) for record in records],
+            y=[methods.index(record["method"]) + shift for record in records],
+            error_x=error_bars(records),
+            mode="markers",
+            name=name,
+            marker={"color": colour, "size": 8},
+            text=[label(f"{r['method']}: {_interval(r)}") for r in records],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    figure.update_layout(height=160 + 40 * len(methods))
+    figure.update_xaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+    ticks = {"tickvals": [*range(len(methods))], "ticktext": [label(m) for m in methods]}
+    return figure.update_yaxes(
+        title="method", autorange="reversed", showgrid=False, zeroline=False, **ticks
+    )
+
+
+def last_means(results: Results) -> list[Record]:
+    """Return the means at the pairs of layers that the table of methods is of."""
+    cells = {(fit.forward["source_layer"], fit.forward["target_layer"]) for fit in fits(results)}
+    return [
+        record
+        for record in results.get("means", [])
+        if (record["source_layer"], record["target_layer"]) in cells
+    ]
+
+
+def layer_curves(results: Results) -> go.Figure:
+    """Mean R2 of each method from a layer to the same layer, with its interval.
+
+    Args:
+        results: Results of a comparison with ``"means"``; what a ``"baseline"`` explains of a
+            target layer is drawn beside it.
+
+    Returns:
+        A line a method, both directions averaged, dashed for a baseline.
+    """
+    means = same_layer_means(results)
+    figure = new_figure("Held-out R² from a layer to the same layer", how_many(means))
+    lines = _by(means, "method")
+    baseline = _by(results.get("baseline_means", []), "method")
+    for place, (method, records) in enumerate(lines.items()):
+        layers = [record["source_layer"] for record in records]
+        _add_line(figure, method, layers, records, COLOURS[place % len(COLOURS)])
+    for method, records in baseline.items():
+        layers = [record["target_layer"] for record in records]
+        colour = COLOURS[[*lines, method].index(method) % len(COLOURS)]
+        _add_line(figure, f"{records[0]['source']}, {method}", layers, records, colour, "dash")
+    figure.update_xaxes(title="layer", dtick=1)
+    return figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+
+
+def same_layer_means(results: Results) -> list[Record]:
+    """Return the means over both directions from a layer to the same layer."""
+    return [
+        record
+        for record in results.get("means", [])
+        if record["direction"] == "both" and record["source_layer"] == record["target_layer"]
+    ]
+
+
+def stratum_points(results: Results, by: str, cell: tuple[Any, Any]) -> go.Figure:
+    """R2 of the tokens of each stratum with its interval, a line a method.
+
+    Args:
+        results: Results of a comparison with ``"strata"``.
+        by: One of :data:`STRATA`.
+        cell: Source and target layer.
+
+    Returns:
+        Points from the rarest or first tokens to the commonest or last ones.
+    """
+    records = strata_records(results, by, cell)
+    figure = new_figure(f"Held-out R² by {STRATA[by]}", how_many(records))
+    for place, (method, of_method) in enumerate(_by(records, "method").items()):
+        names = [record["stratum"] for record in of_method]
+        _add_line(figure, method, names, of_method, COLOURS[place % len(COLOURS)])
+    figure.update_xaxes(title=f"{STRATA[by]} (count)", type="category")
+    return figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+
+
+def strata_records(results: Results, by: str, cell: tuple[Any, Any]) -> list[Record]:
+    """Return the records of the strata of one property at one pair of layers."""
+    return [
+        record
+        for record in results.get("strata", [])
+        if (record["by"], record["source_layer"], record["target_layer"]) == (by, *cell)
+    ]
+
+
+def _by(records: Iterable[Record], name: str) -> dict[Any, list[Record]]:
+    found: dict[Any, list[Record]] = {}
+    for record in records:
+        found.setdefault(record[name], []).append(record)
+    return found
+
+
+def _add_line(
+    figure: go.Figure,
+    name: str,
+    places: Sequence[Any],
+    records: Sequence[Record],
+    colour: str,
+    dash: str = "solid",
+) -> None:
+    figure.add_scatter(
+        x=places,
+        y=[number(record["mean"]) for record in records],
+        error_y=error_bars(records),
+        mode="lines+markers",
+        name=label(name),
+        line={"color": colour, "width": 1.5, "dash": dash},
+        text=[label(f"{name}: {_interval(record)}") for record in records],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _interval(record: Record) -> str:
+    mean = f"{number(record['mean']):.3f}"
+    return f"{mean} ({record['low']:.3f} to {record['high']:.3f})" if "low" in record else mean

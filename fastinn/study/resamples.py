@@ -1,0 +1,93 @@
+"""Resamples of documents and seeds that every statistic of a comparison shares."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+
+from fastinn.study.held_out import Sums
+from fastinn.study.significance import (
+    N_RESAMPLES,
+    Interval,
+    multiplicities,
+    percentile_interval,
+)
+
+Sides: TypeAlias = tuple[tuple[str, str], ...]
+"""The two seeds of each pair."""
+
+# Of two seeds, a resample holds the one pair or none.
+_FEWEST_SEEDS = 3
+
+
+class Resamples:
+    """Draws of groups of documents, and of seeds, both with replacement.
+
+    A pair of seeds counts as often as both of its seeds are drawn, one times the other; a seed
+    is no pair with itself. With two seeds there is one pair to draw, so their statistics vary
+    with the documents only. Equal draws make differences of two statistics paired.
+
+    Args:
+        n_groups: Number of groups of documents.
+        n: Number of resamples.
+        random_state: Seed of the draws.
+
+    Source: Owen 2007, The pigeonhole bootstrap; Snijders and Borgatti 1999 for pairs.
+    """
+
+    def __init__(self, n_groups: int, *, n: int = N_RESAMPLES, random_state: int = 0) -> None:
+        self.n, self._random_state = n, random_state
+        self._documents = multiplicities(n_groups, n, np.random.default_rng(random_state))
+        self._weights = lru_cache(maxsize=8)(self._drawn_pairs)
+
+    def relative_error(self, sums: Sums) -> np.ndarray:
+        """Return squared error over squared deviation on each resample, shape ``(n,)``.
+
+        It is NaN on a resample none of whose documents deviates.
+        """
+        error, deviation = (self._documents @ np.asarray(column) for column in sums)
+        return np.divide(error, deviation, out=np.full(self.n, np.nan), where=deviation > 0)
+
+    def mean(self, values: np.ndarray, sides: Sides) -> np.ndarray:
+        """Return the mean over pairs on each resample that holds any of them.
+
+        Args:
+            values: Statistic of each pair, shape ``(n_pairs, n)``, or ``(n_pairs, 1)`` where it
+                does not vary with the documents.
+            sides: Seeds of each pair.
+
+        Returns:
+            At most ``n`` finite numbers.
+        """
+        weights = self._weights(sides)
+        totals = weights.sum(axis=1)
+        held = totals > 0
+        means = (weights * values.T).sum(axis=1)[held] / totals[held]
+        return means[np.isfinite(means)]
+
+    def _drawn_pairs(self, sides: Sides) -> np.ndarray:
+        """Return how often each pair counts in each resample, shape ``(n, n_pairs)``."""
+        seeds = sorted({seed for pair in sides for seed in pair})
+        if len(seeds) < _FEWEST_SEEDS:
+            return np.ones((self.n, len(sides)))
+        # Other draws than those of the documents.
+        draws = np.random.default_rng([self._random_state, 1])
+        drawn = multiplicities(len(seeds), self.n, draws)
+        first, second = ([seeds.index(pair[side]) for pair in sides] for side in (0, 1))
+        return (drawn[:, first] * drawn[:, second]).astype(np.float64)
+
+
+def drawn_over(sides: Sides, *, documents: bool) -> str:
+    """Say what resamples of these pairs are drawn from; empty if they cannot vary."""
+    seeds = {seed for pair in sides for seed in pair}
+    named = ["documents"] * documents + ["seeds"] * (len(seeds) >= _FEWEST_SEEDS)
+    return " and ".join(named)
+
+
+def interval_record(estimate: float, resampled: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Return an estimate with its 95 % interval, or alone if there are no resamples."""
+    if not len(resampled):
+        return {"mean": estimate}
+    found: Interval = percentile_interval(estimate, np.asarray(resampled))
+    return found.record()
