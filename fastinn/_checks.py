@@ -20,6 +20,13 @@ def rows(array: Array, name: str = "x") -> Tensor:
     Raises:
         ValueError: If it is not 2-D, is empty, or holds NaN or infinity (the row is named).
     """
+    x = matrix(array, name)
+    finite(x, name)
+    return x
+
+
+def matrix(array: Array, name: str = "x") -> Tensor:
+    """Check what :func:`rows` does, but not that entries are finite."""
     x = as_tensor(array)
     if x.ndim != 2:
         raise ValueError(
@@ -28,10 +35,7 @@ def rows(array: Array, name: str = "x") -> Tensor:
         )
     if 0 in x.shape:
         raise ValueError(f"{name} has shape {tuple(x.shape)}: there is nothing in it to align")
-    if not x.is_floating_point():
-        x = x.double()
-    finite(x, name)
-    return x
+    return x if x.is_floating_point() else x.double()
 
 
 def finite(x: Tensor, name: str = "x") -> None:
