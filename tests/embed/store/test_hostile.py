@@ -5,6 +5,7 @@ import os
 import zlib
 
 import pytest
+from campaign import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_cases import lay_out, make_header, refusal
@@ -44,7 +45,12 @@ ODD = st.one_of(
     st.text(max_size=20),
     st.lists(st.integers(), max_size=3),
 )
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = pytest.mark.campaign("R6")
+quick = settings(
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def signed(fields):
