@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from campaign import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tolerances import ELEMENTWISE, ROW_SUM
@@ -151,7 +150,7 @@ def test_not_finite_goes_through(kernel, value):
 
 @pytest.mark.campaign("R12")
 @settings(
-    max_examples=examples(60),
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
