@@ -4,6 +4,7 @@ import random
 import re
 
 import pytest
+from mutations import mutated
 from store_cases import lay_out, make_header, refusal, same, tree, write_all
 
 from fastinn.embed import EmbeddingStore
@@ -15,54 +16,13 @@ MUTATIONS = [
 ]
 
 
-def flip(content, name, chance):
-    data = bytearray(content[name])
-    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    return {name: bytes(data)}
-
-
-def truncate(content, name, chance):
-    return {name: content[name][: chance.randrange(len(content[name]))]}
-
-
-def zero(content, name, chance):
-    data = bytearray(content[name])
-    start = chance.randrange(len(data))
-    stop = min(len(data), start + chance.choice([1, 64, 512, 4096]))
-    data[start:stop] = bytes(stop - start)
-    return {name: bytes(data)}
-
-
-def swap(content, name, chance):
-    other = chance.choice([n for n in content if n.partition(".")[2] == name.partition(".")[2]])
-    return {name: content[other], other: content[name]}
-
-
-def drop_line(content, name, chance):
-    lines = content[name].splitlines(keepends=True)
-    del lines[chance.randrange(len(lines))]
-    return {name: b"".join(lines)}
-
-
-def double_line(content, name, chance):
-    lines = content[name].splitlines(keepends=True)
-    where = chance.randrange(len(lines))
-    return {name: b"".join([*lines[:where], lines[where], *lines[where:]])}
-
-
-def append(content, name, chance):
-    return {name: content[name] + chance.randbytes(chance.choice([1, 9, 300]))}
-
-
 @pytest.mark.parametrize("n_mutations", MUTATIONS)
 def test_every_mutation_is_found_or_harmless(tmp_path, whole, finished, trials, n_mutations):
     lay_out(tmp_path, finished)
     chance = random.Random(0)
     found = 0
     for _ in trials(range(n_mutations)):
-        name = chance.choice(sorted(finished))
-        mutate = chance.choice([flip, flip, truncate, zero, swap, append, drop_line, double_line])
-        changed = mutate(finished, name, chance)
+        changed = mutated(finished, chance)
         lay_out(tmp_path, changed)
         damaged = [n for n, data in changed.items() if data != finished[n]]
         found += is_refused(tmp_path, whole, damaged)
