@@ -1,6 +1,7 @@
 """The reliability campaign as a plugin of pytest: counts trials and failures, test by test."""
 
 import re
+from collections import Counter
 
 import machine
 import pytest
@@ -8,7 +9,7 @@ import reliability
 from hypothesis import settings
 
 _PROFILE = "campaign"
-_TIMES_AS_MANY = 15
+_TIMES_AS_MANY = 5
 
 settings.register_profile(_PROFILE, derandomize=True)
 
@@ -17,7 +18,7 @@ def begin(config):
     """Count, if it is the campaign that is run: ``pytest -m campaign``."""
     if config.option.markexpr == "campaign":
         settings.load_profile(_PROFILE)
-        config.pluginmanager.register(Campaign())
+        config.pluginmanager.register(Campaign(config))
 
 
 def examples(n):
@@ -38,13 +39,14 @@ class Trials:
 
 
 class Campaign:
-    """Sums up the reports of the tests that bear the mark, and writes them at the end.
+    """Writes the counts of each test that bears the mark, as soon as it has ended.
 
     A test is one trial, unless it says otherwise by the fixture ``trials`` or hypothesis does.
     """
 
-    def __init__(self):
+    def __init__(self, config):
         self._commit = machine.commit()  # before the results make the tree differ from it
+        self._writes = not hasattr(config, "workerinput")
         self._counts = {}
 
     def pytest_collection_modifyitems(self, items):
@@ -60,19 +62,14 @@ class Campaign:
 
     def pytest_runtest_logreport(self, report):
         said = dict(report.user_properties)
-        if "row" not in said:
+        if "row" not in said or not self._writes:
             return
-        count = self._counts.setdefault(report.nodeid, {"row": said["row"], "failures": 0})
-        count["failures"] += report.failed
-        count["skipped"] = count.get("skipped", False) or report.skipped
-        count["trials"] = said.get("trials", 1)
-
-    def pytest_sessionfinish(self, session):
-        if not hasattr(session.config, "workerinput"):
-            done = {test: count for test, count in self._counts.items() if not count.pop("skipped")}
-            for count in done.values():
-                count["commit"] = self._commit
-            reliability.record(done)
+        count = self._counts.setdefault(report.nodeid, Counter())
+        count.update(failures=report.failed, skipped=report.skipped)
+        if report.when == "teardown" and not count["skipped"]:
+            counts = {"trials": said.get("trials", 1), "failures": count["failures"]}
+            row = {"row": said["row"], **counts, "commit": self._commit}
+            reliability.record({report.nodeid: row})
 
 
 def examples_of(statistics):
