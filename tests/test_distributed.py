@@ -73,6 +73,7 @@ def passes(tmp_path_factory):
     return {n: torchrun(n, "pass", root / str(n), options) for n in (1, 2, 4)}
 
 
+@pytest.mark.campaign("R9")
 @pytest.mark.parametrize("n", [2, 4])
 def test_moments_do_not_depend_on_the_number_of_ranks(passes, n):
     one, many = (Moments.load(passes[k] / "moments-0") for k in (1, n))
@@ -93,6 +94,7 @@ def test_all_ranks_have_the_same_pass(passes, name):
     assert_same_files(passes[4], f"{name}-0", [(passes[4], f"{name}-{r}") for r in range(1, 4)])
 
 
+@pytest.mark.campaign("R9")
 def test_a_killed_rank_of_a_pass_goes_on(tmp_path):
     whole = torchrun(2, "pass", tmp_path / "whole", {"checkpoint": False})
     options = {"dies": 1, "delay": 0.02}
@@ -101,6 +103,7 @@ def test_a_killed_rank_of_a_pass_goes_on(tmp_path):
         assert_same_files(whole, name, [(killed, name)])
 
 
+@pytest.mark.campaign("R9")
 @pytest.mark.parametrize("streamed", [False, True], ids=["memory", "stream"])
 def test_a_killed_rank_of_a_fit_goes_on(tmp_path, streamed):
     options = {"max_steps": 20, "streamed": streamed}
@@ -151,6 +154,7 @@ def test_ranks_divide_the_seeds(seeds, text, tmp_path):
     assert [EmbeddingStore(path).header.writers for path in paths] == [1, 1]
 
 
+@pytest.mark.campaign("R9")
 @pytest.mark.parametrize("n", [2, 4])
 def test_the_command_moments_does_not_depend_on_the_number_of_ranks(stored, tmp_path, n):
     """On stores, whose rows are the same however they are divided."""
@@ -231,6 +235,7 @@ def ends_with_an_error(process):
     return error
 
 
+@pytest.mark.campaign("R9")
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
 def test_no_rank_waits_for_ever(tmp_path, fault):
     alive, faulty = start_ranks(2, tmp_path, (0, 1), timeout=5)
@@ -244,6 +249,7 @@ def test_no_rank_waits_for_ever(tmp_path, fault):
             process.wait()
 
 
+@pytest.mark.campaign("R9")
 def test_a_rank_that_never_joins_is_not_waited_for(tmp_path):
     (alone,) = start_ranks(2, tmp_path, (0,), timeout=3)
     assert "rank 0 of 2: joining the other ranks failed" in ends_with_an_error(alone)

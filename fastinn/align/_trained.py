@@ -231,9 +231,24 @@ class TrainedAligner(Aligner):
         return self.network_.state_dict(), attributes
 
     def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
-        self._initialise(attributes["n_features_in_"], attributes["n_features_out_"])
+        widths = attributes["n_features_in_"], attributes["n_features_out_"]
+        self._check_shapes(tensors, *widths)
+        self._initialise(*widths)
         self.network_.load_state_dict(tensors)
         super()._restore({}, attributes)
+
+    def _check_shapes(self, tensors: dict[str, Tensor], d_x: int, d_y: int) -> None:
+        """Raise ``ValueError`` unless the network that is described has these tensors.
+
+        Its layers and widths are those of a file, and must not cost more memory than the file.
+        """
+        if max(getattr(self, name, 0) for name in ("n_couplings", "n_hidden")) <= len(tensors):
+            with torch.device("meta"):
+                self._initialise(d_x, d_y)
+            expected = {name: t.shape for name, t in self.network_.state_dict().items()}
+            if expected == {name: t.shape for name, t in tensors.items()}:
+                return
+        raise ValueError(f"the tensors are not those of {type(self).__name__} of these sizes")
 
 
 def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -282,7 +282,22 @@ class Moments:
         tensors, metadata = load_tensors(Path(path), allocate)
         if _METADATA not in metadata:
             raise ValueError(f"{path} holds no moments; pass a file that Moments.save wrote")
-        record = json.loads(metadata.pop(_METADATA))
+        try:
+            moments = cls._of_record(json.loads(metadata.pop(_METADATA)), tensors, storage)
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not describe its moments ({type(error).__name__}: {error}); save "
+                "them again"
+            ) from error
+        return moments, metadata
+
+    @classmethod
+    def _of_record(
+        cls,
+        record: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        storage: str | os.PathLike[str] | None,
+    ) -> "Moments":
         moments = cls(
             dict(_with_tuples(record["n_features"])),
             pairs=_with_tuples(record["pairs"]),
@@ -292,7 +307,7 @@ class Moments:
         )
         moments._seen(record["n_rows"], record["resolution"])
         moments._total.restore(record["count"], tensors)
-        return moments, metadata
+        return moments
 
     def _shift_of(self, block: Mapping[View, Tensor]) -> Tensor:
         """Return the shift, where the rows are; of the first rows, if there were none."""

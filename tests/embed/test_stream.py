@@ -42,6 +42,7 @@ def test_pair_yields_rows_and_documents(encoders, corpus):
         assert torch.equal(documents, block.keys[:, 0])
 
 
+@pytest.mark.campaign("R10")
 def test_other_tokenizer_is_refused(encoders, stranger, corpus):
     with pytest.raises(ValueError, match="odd and seed-0 have different tokenizers"):
         fastinn.stream(encoders | {"odd": Encoder(stranger, layers=[0])}, corpus)
@@ -52,6 +53,7 @@ def test_no_encoder_is_refused(corpus):
         fastinn.stream({}, corpus)
 
 
+@pytest.mark.campaign("R10")
 def test_first_row_that_differs_is_named():
     keys = torch.arange(12).view(4, 3)
     moved = keys.clone()
@@ -60,6 +62,7 @@ def test_first_row_that_differs_is_named():
         check_keys({"a": keys, "b": moved})
 
 
+@pytest.mark.campaign("R10")
 def test_unequal_numbers_of_rows_are_named():
     keys = torch.arange(12).view(4, 3)
     with pytest.raises(ValueError, match="a has 4 rows and b has 3"):

@@ -16,6 +16,7 @@ def covariance(d, rank, seed=0, scale=None):
     return factor @ factor.T, factor
 
 
+@pytest.mark.campaign("R12")
 @given(d=st.integers(1, 12), data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_whitens_and_leads_back(d, data):
