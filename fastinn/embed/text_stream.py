@@ -81,7 +81,7 @@ class TextStream(Stream):
             encoded: list[dict[str, Encoded]] = [{} for _ in group]
             for name, encoder in self.sources.items():
                 for text, seeds in zip(group, encoded, strict=True):
-                    seeds[name] = encoder.encode_windows(text.windows[self._tokens_of[name]])
+                    seeds[name] = encoder.encode_windows(*text.windows[self._tokens_of[name]])
                 if takes_turns:
                     encoder.release()
             yield from zip(group, encoded, strict=True)
