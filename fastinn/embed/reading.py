@@ -12,8 +12,8 @@ from fastinn.embed.tokens import DOCUMENTS_AT_ONCE, Tokens, Window, batched
 TOKENS_PER_BLOCK = 16_384
 
 _PORTIONS = 4
-"""Portions of a full block. Batches of "exact" encoders are made within a portion: fewer would leave
-blocks less full, more would take more padding."""
+"""Portions of a full block. Batches of "exact" encoders are made within a portion: fewer would
+leave blocks less full, more would take more padding."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class TextStream(Stream):
     def identity(self) -> dict[str, Any]:
         """Return what two streams share whose blocks are the same, as JSON can hold it."""
         dtypes = {seed: str(encoder.dtype) for seed, encoder in self.sources.items()}
-        return {**super().identity(), "dtypes": dtypes}
+        return {**super().identity(), "text content": self.corpus.identity(), "dtypes": dtypes}
 
     def fingerprint(self) -> str:
         """Hash of the text, 32 hexadecimal digits."""
