@@ -15,7 +15,8 @@ pytestmark = pytest.mark.campaign("R11")
 N, D = 40, 4
 CONDITIONS = pytest.mark.parametrize("condition", [1.0, 1e4, 1e8, 1e12], ids="{:.0e}".format)
 SHIFTS = pytest.mark.parametrize("shift", [0.0, 1e3], ids=["centred", "shifted"])
-SEEDS = pytest.mark.parametrize("seed", range(3))
+FULL = pytest.mark.campaign("R11", full=True)
+SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=FULL) for s in (1, 2))])
 
 
 def pair(condition, shift, seed, *, turned):
