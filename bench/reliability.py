@@ -12,6 +12,8 @@ from typing import Any
 import machine
 from results import FOLDER
 
+from fastinn._saved import write_whole
+
 PATH = FOLDER / "reliability.json"
 
 ROWS = {
@@ -42,7 +44,7 @@ def record(counts: Mapping[str, Mapping[str, Any]], path: Path = PATH) -> None:
     held = json.loads(path.read_text())["tests"] if path.exists() else {}
     where = {key: value for key, value in machine.description("cpu").items() if key != "commit"}
     content = {"machine": where, "tests": dict(sorted({**held, **counts}.items()))}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
 def rendered(path: Path = PATH) -> str:

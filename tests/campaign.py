@@ -74,4 +74,5 @@ class Campaign:
 
 def examples_of(statistics):
     """Return how many examples hypothesis ran, from what it says about a test."""
-    return sum(map(int, re.findall(r"(\d+) (?:passing|failing) examples", statistics)))
+    found = re.findall(r"(\d+) passing, (\d+) failing", statistics)
+    return sum(int(passing) + int(failing) for passing, failing in found)
