@@ -458,3 +458,39 @@ def test_module_runs_as_a_command():
         [sys.executable, "-m", "fastinn", "--help"], capture_output=True, text=True, check=True
     )
     assert "demo" in done.stdout
+
+
+def test_plot_draws_a_finished_run(run, tmp_path):
+    (tmp_path / "results.json").write_text(
+        json.dumps({"spectra": [{"a": "x", "b": "y", "layer": 2, "correlations": [0.9, 0.5]}]})
+    )
+    code, stdout, _ = run("plot", tmp_path, "--format", "svg", "--json")
+    assert code == 0
+    assert json.loads(stdout) == [str(tmp_path / "plots" / "spectrum-2.svg")]
+    assert (tmp_path / "plots" / "spectrum-2.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is not there; give the folder of a finished run"),
+        ([".", "--format", "pdf"], "--format is 'pdf', expected"),
+    ],
+    ids=["missing", "format"],
+)
+def test_plot_refuses_what_it_cannot_draw(run, arguments, message):
+    code, _, stderr = run("plot", *arguments)
+    assert code == 2
+    assert message in stderr
+
+
+def test_plot_without_matplotlib_names_the_remedy(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "results.json").write_text(
+        json.dumps({"spectra": [{"a": "x", "b": "y", "layer": 2, "correlations": [0.9]}]})
+    )
+    code, _, stderr = run("plot", tmp_path)
+    assert code == 2
+    assert stderr == (
+        "fastinn: plots as files need matplotlib; install it by: pip install 'fastinn[plots]'\n"
+    )

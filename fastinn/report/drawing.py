@@ -80,6 +80,12 @@ def _reach(span: Mapping[str, Any], end: str) -> float | None:
     return distance if distance == distance else None
 
 
+def off_axis(values: Iterable[float]) -> str:
+    """Say how many scores lie to the left of what is drawn of R2, where any do."""
+    n = sum(value < R2_RANGE["clipmin"] for value in values)
+    return f"; {n} values below {R2_RANGE['clipmin']}, off the axis" if n else ""
+
+
 def how_many(means: Iterable[Mapping[str, Any]]) -> str:
     """Say of how many pairs, models and documents means are, and what their intervals are over."""
     means = list(means)

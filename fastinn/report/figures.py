@@ -15,6 +15,7 @@ from fastinn.report.drawing import (
     how_many,
     label,
     new_figure,
+    off_axis,
     opacity,
     place,
     short,
@@ -156,7 +157,8 @@ def score_boxes(results: Results) -> go.Figure:
     """
     found = fits(results)
     n_pairs = len({(fit.source, fit.target) for fit in found})
-    note = f"n = {n_pairs} pairs; a point a pair"
+    values = [number(r["r2"]) for fit in found for r in (fit.forward, fit.backward) if r]
+    note = f"n = {n_pairs} pairs, a point each and a direction{off_axis(values)}"
     figure = new_figure("Held-out R² at the last layer, over pairs", note)
     for name, colour, side in (
         ("source → target", FORWARD, "forward"),

@@ -14,6 +14,7 @@ from fastinn.report.drawing import (
     how_many,
     label,
     new_figure,
+    off_axis,
 )
 from fastinn.report.tables import Results, fits, number
 
@@ -39,7 +40,8 @@ def method_means(results: Results) -> go.Figure:
     """
     means = last_means(results)
     methods = list(dict.fromkeys(record["method"] for record in means))
-    note = how_many(r for r in means if r["direction"] != "both")
+    shown = [record for record in means if record["direction"] != "both"]
+    note = how_many(shown) + off_axis(number(record["mean"]) for record in shown)
     figure = new_figure("Held-out R² at the last layer, mean over pairs", note)
     for name, direction, colour, shift in (
         ("source → target", "forward", FORWARD, -_APART),

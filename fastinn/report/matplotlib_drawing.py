@@ -23,13 +23,14 @@ def drawn(figure: go.Figure) -> Figure:
     Raises:
         ValueError: If it holds a trace of another kind.
     """
+    strange = [trace.type for trace in figure.data if trace.type not in _TRACES]
+    if strange:
+        raise ValueError(f"{strange[0]!r} traces are not drawn, expected {', '.join(_TRACES)}")
     height = (figure.layout.height or 420) / _PIXELS_AN_INCH
     found = Figure(figsize=(_WIDTH, height + 0.6), layout="constrained")
     axes = found.add_subplot()
     positions = _Positions(figure)
     for place, trace in enumerate(figure.data):
-        if trace.type not in _TRACES:
-            raise ValueError(f"{trace.type!r} traces are not drawn, expected {', '.join(_TRACES)}")
         _TRACES[trace.type](axes, figure, place, positions)
     _add_lines(axes, figure)
     _finish(axes, figure, positions)
@@ -107,9 +108,8 @@ def _reach(bars: Any) -> np.ndarray | None:
 
 def _print(axes: Axes, trace: go.Scatter, x: np.ndarray, y: np.ndarray) -> None:
     for place, text in enumerate(trace.text):
-        colour = trace.textfont.color[place]
-        style = {"ha": "center", "va": "center", "fontsize": 8}
-        axes.text(x[place], y[place], plain(text), color=colour, **style)
+        drawn_text = axes.text(x[place], y[place], plain(text), ha="center", va="center")
+        drawn_text.set(fontsize=8, color=trace.textfont.color[place])
 
 
 def _heat_map(axes: Axes, figure: go.Figure, place: int, positions: _Positions) -> None:
@@ -198,8 +198,12 @@ def _finish_axis(axes: Axes, side: str, axis: Any, names: Sequence[Any]) -> None
     elif names:
         axes.set(**{f"{side}ticks": range(len(names))})
         axes.set(**{f"{side}ticklabels": [plain(str(name)) for name in names]})
+    elif axis.dtick is not None:
+        low, high = sorted(getattr(axes, f"get_{side}lim")())
+        axes.set(**{f"{side}ticks": np.arange(np.ceil(low), np.floor(high) + 1, axis.dtick)})
     if axis.showgrid is not False:
-        axes.grid(axis=side, color="0.9", linewidth=0.8)
+        lines = axes.xaxis if side == "x" else axes.yaxis
+        lines.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
     low, high = sorted(getattr(axes, f"get_{side}lim")())
     if axis.range is not None:
