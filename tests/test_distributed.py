@@ -206,7 +206,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start_ranks(n, folder, ranks, *, timeout):
+def start_ranks(n, folder, ranks, *, timeout, job="fit", **options):
     """Start some of ``n`` ranks without a launcher, which would end the others by itself."""
     common = {
         "WORLD_SIZE": str(n),
@@ -214,7 +214,8 @@ def start_ranks(n, folder, ranks, *, timeout):
         "MASTER_PORT": str(free_port()),
         "FASTINN_TIMEOUT": str(timeout),
     }
-    command = [sys.executable, str(MAIN), "fit", str(folder), json.dumps({"max_steps": 10**6})]
+    options = json.dumps(options or {"max_steps": 10**6})
+    command = [sys.executable, str(MAIN), job, str(folder), options]
     return [
         subprocess.Popen(
             command,
@@ -249,6 +250,30 @@ def test_no_rank_waits_for_ever(tmp_path, fault):
         wait_for(tmp_path, [alive, faulty])
         faulty.send_signal(fault)
         assert "rank 0 of 2: averaging gradients failed" in ends_with_an_error(alive)
+    finally:
+        for process in (alive, faulty):
+            process.kill()
+            process.wait()
+
+
+def test_a_rank_may_work_longer_than_others_wait(tmp_path):
+    both = start_ranks(2, tmp_path, (0, 1), timeout=10, job="wait", seconds=25)
+    for process in both:
+        _, error = process.communicate(timeout=180)
+        assert process.returncode == 0, error
+    assert len(list(tmp_path.glob("done-*"))) == 2
+
+
+def test_a_rank_that_dies_at_work_is_not_waited_for(tmp_path):
+    alive, faulty = start_ranks(2, tmp_path, (0, 1), timeout=10, job="wait", seconds=600)
+    try:
+        while not (tmp_path / "done-0").exists():
+            assert alive.poll() is None
+            time.sleep(0.1)
+        faulty.kill()
+        error = ends_with_an_error(alive)
+        assert "rank 0 of 2: waiting for the other ranks failed" in error
+        assert "no sign of life of rank 1" in error
     finally:
         for process in (alive, faulty):
             process.kill()

@@ -98,7 +98,7 @@ def extract(
     """
     share = share_of(list(encoders), distributed.rank(), distributed.world_size())
     paths = {name: store_path(folder, name, encoder) for name, encoder in encoders.items()}
-    with ExitStack() as stack:
+    with distributed.patient(), ExitStack() as stack:  # nobody reads a store before it is written
         writers = {
             name: stack.enter_context(
                 StoreWriter(
@@ -118,7 +118,6 @@ def extract(
             if pending:
                 mine = {name: encoders[name] for name in pending}
                 _write(TextStream(mine, text, tokens_per_block), pending)
-    distributed.gather("written")  # nobody reads a store that another rank still writes
     return paths
 
 
