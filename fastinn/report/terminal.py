@@ -52,6 +52,14 @@ def difference_table(results: Results) -> Table:
     return table
 
 
+def baseline_table(results: Results) -> Table:
+    """Show what maps from the length of a window alone explain of each layer's attention."""
+    table = _table("Held-out R2 from the window's length alone", "method", "target layer", "R2")
+    for record in results["baseline_means"]:
+        table.add_row(record["method"], str(record["target_layer"]), interval(record))
+    return table
+
+
 def strata_table(results: Results) -> Table:
     """Show the R2 of each stratum at the last layers told apart, a method a column."""
     tables = strata_tables(results)
