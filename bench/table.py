@@ -10,11 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import reliability
 from results import FOLDER, read_all
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", FOLDER / "NOTES.md")
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BENCH, RELIABILITY = "bench", "reliability"
 
 _CAPTION = (
     "Columns named after a peer say how many times as long it took, both timed in turns in one "
@@ -25,31 +26,42 @@ _OWN_COLUMNS = ("case", "precision", "backend", "ns/token", "of ceiling", "peak 
 
 
 def main(arguments: list[str]) -> int:
-    tables = rendered(read_all())
-    stale = [path for path in DOCUMENTS if with_tables(path.read_text(), tables) is not None]
+    new = {path: up_to_date(path.read_text()) for path in DOCUMENTS}
+    stale = [path for path, text in new.items() if text != path.read_text()]
     if "--check" not in arguments:
         for path in stale:
-            path.write_text(with_tables(path.read_text(), tables) or "")
+            path.write_text(new[path])
         return 0
     for path in stale:
         print(f"{path.name} does not show the results; run: python bench/table.py")
     return 1 if stale else 0
 
 
-def with_tables(text: str, tables: str) -> str | None:
-    """Return ``text`` with ``tables`` between its markers; ``None`` if nothing changes.
+def up_to_date(text: str) -> str:
+    """Return a document with all tables that it has markers for as the results are now."""
+    text = with_tables(text, BENCH, rendered(read_all()))
+    return with_tables(text, RELIABILITY, reliability.rendered())
+
+
+def markers(name: str) -> tuple[str, str]:
+    """Return the lines between which a document shows the tables ``name``."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def with_tables(text: str, name: str, tables: str) -> str:
+    """Return ``text`` with ``tables`` between the markers ``name``, if it has any.
 
     Raises:
         ValueError: If one of the two markers is missing or they are in the wrong order.
     """
-    if BEGIN not in text and END not in text:
-        return None
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"a document needs {BEGIN} and, after it, {END}")
-    new = f"{before}{BEGIN}\n{tables}\n{END}{after}"
-    return None if new == text else new
+    begin, end = markers(name)
+    if begin not in text and end not in text:
+        return text
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise ValueError(f"a document needs {begin} and, after it, {end}")
+    return f"{before}{begin}\n{tables}\n{end}{after}"
 
 
 def rendered(contents: Mapping[str, Mapping[str, Any]]) -> str:

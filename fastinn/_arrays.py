@@ -22,14 +22,20 @@ def as_tensor(array: Array) -> Tensor:
     if isinstance(array, Tensor):
         return array
     if isinstance(array, np.ndarray):
-        # from_numpy refuses negative strides and warns on read-only memory; a copy serves both.
-        whole = (
-            array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
-        )
-        return torch.from_numpy(whole)
+        return torch.from_numpy(array if _is_shared(array) else _copied(array))
     if hasattr(array, "__dlpack__"):
         return torch.from_dlpack(array)
     return torch.as_tensor(array)
+
+
+def _is_shared(array: np.ndarray) -> bool:
+    """Whether torch can share the memory: not read-only, backwards or in foreign byte order."""
+    forwards = min(array.strides, default=0) >= 0
+    return array.flags.writeable and forwards and array.dtype.isnative
+
+
+def _copied(array: np.ndarray) -> np.ndarray:
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def like(tensor: Tensor, kind: Array) -> Array:

@@ -18,9 +18,17 @@ def rows(array: Array, name: str = "x") -> Tensor:
         A floating-point tensor; integers become float64.
 
     Raises:
-        ValueError: If it is not 2-D, is empty, or holds NaN or infinity (the row is named).
+        ValueError: If it is not 2-D, is empty, holds anything but real numbers, or NaN or infinity
+            (the row is named).
     """
-    x = as_tensor(array)
+    x = matrix(array, name)
+    finite(x, name)
+    return x
+
+
+def matrix(array: Array, name: str = "x") -> Tensor:
+    """Check what :func:`rows` does, but not that entries are finite."""
+    x = _numbers(array, name)
     if x.ndim != 2:
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}, expected (n_samples, n_features); "
@@ -28,9 +36,17 @@ def rows(array: Array, name: str = "x") -> Tensor:
         )
     if 0 in x.shape:
         raise ValueError(f"{name} has shape {tuple(x.shape)}: there is nothing in it to align")
-    if not x.is_floating_point():
-        x = x.double()
-    finite(x, name)
+    return x if x.is_floating_point() else x.double()
+
+
+def _numbers(array: Array, name: str) -> Tensor:
+    try:
+        x = as_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} is no matrix of numbers: {reason}") from error
+    if x.is_complex():
+        raise ValueError(f"{name} holds complex numbers; pass real rows, such as x.real")
     return x
 
 

@@ -42,6 +42,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a file to write; a reader of ``path`` sees the old content or all of the new.
 
     What is at ``path`` afterwards outlives a loss of power.
+
+    Raises:
+        OSError: If the disk is full or fails; the file is named.
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.{_UNFINISHED}")
     try:
@@ -51,6 +54,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # calls on open files do not know it
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from tqdm import tqdm
 
+from fastinn._heartbeats import Heartbeats
+
 T = TypeVar("T")
 
 TIMEOUT = "FASTINN_TIMEOUT"
 """Environment variable: seconds that a rank waits for the others; half an hour without it."""
 
 _SECONDS = 1800.0
+
+_n_meetings = 0
 
 
 def rank() -> int:
@@ -203,6 +207,26 @@ def all_equal(value: Any, what: str) -> None:
             )
 
 
+@contextmanager
+def patient() -> Iterator[None]:
+    """Wait at the end of the block until all ranks are there, however much longer one works.
+
+    While it works, a rank shows from a thread of its own that it is alive. One that does not for
+    as long as ranks wait otherwise is given up.
+
+    Raises:
+        ConnectionError: If a rank has ended or does not answer.
+    """
+    if world_size() == 1:
+        yield
+        return
+    with Heartbeats(_meeting_place(), rank(), world_size(), _timeout()) as heartbeats:
+        yield
+        with meeting("waiting for the other ranks"):
+            heartbeats.wait()
+            dist.barrier()  # the first to go may hold the store that the others still read
+
+
 def share_of(n: int) -> int:
     """Return how many of ``n`` things fall to this rank: equally many but for the remainder."""
     return n // world_size() + (rank() < n % world_size())
@@ -216,6 +240,14 @@ def _join(backend: str, timeout: timedelta) -> None:
     dist.init_process_group(
         backend, store=store, rank=own_rank, world_size=n_ranks, timeout=timeout
     )
+
+
+def _meeting_place() -> dist.Store:
+    """Return a store with names of its own, for the ranks are there at the same call."""
+    global _n_meetings
+    _n_meetings += 1
+    store = dist.distributed_c10d._get_default_store()
+    return dist.PrefixStore(f"patient-{_n_meetings}", store)
 
 
 def _is_started() -> bool:

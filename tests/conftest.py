@@ -2,11 +2,24 @@
 
 import os
 
+import campaign
 import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_configure(config):
+    campaign.begin(config)
+
+
+@pytest.fixture
+def trials(request):
+    """Counts what a test goes through, for the results of the campaign."""
+    counted = campaign.Trials()
+    yield counted
+    request.node.user_properties.append(("trials", counted.n))
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,15 @@ def fit_to(folder, *, every=0.0, streamed=False, checkpoint=True, **changed):
     fitted.save(folder / f"inn-{distributed.rank()}")
 
 
-JOBS = {"pass": pass_to, "fit": fit_to}
+def wait_for_rank(folder, *, seconds):
+    """Work longer on rank 1 than the other waits elsewhere."""
+    with distributed.patient():
+        time.sleep(seconds * distributed.rank())
+        (Path(folder) / f"done-{distributed.rank()}").touch()
+    assert (Path(folder) / "done-1").exists()
+
+
+JOBS = {"pass": pass_to, "fit": fit_to, "wait": wait_for_rank}
 
 
 def run(job, folder, options):

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastinn import _saved
+
 CALLS = (
     "open",
     "pwrite",
@@ -191,3 +193,49 @@ def _change_name(names, change):
         names.pop(old, None)
     if new is not None:
         names[new] = what
+
+
+class FailingDisk:
+    """Lets a call fail of those by which files outside of stores are written whole."""
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+        self.calls = None
+
+    def run(self, index, kind, action):
+        """Do ``action`` with call number ``index`` failing, and return the calls."""
+        self.calls = calls = FailingCalls(index, kind)
+        open_ = Path.open
+
+        def opened(path, mode="r", *args, **options):
+            if "w" not in mode:
+                return open_(path, mode, *args, **options)
+            return _FailingFile(calls.called("open", open_, path, mode, *args, **options), calls)
+
+        with self._monkeypatch.context() as patch:
+            patch.setattr(_saved, "os", calls)
+            patch.setattr(Path, "open", opened)
+            action()
+        return calls
+
+
+class _FailingFile:
+    """A file of which each write is a call that may fail, or write a half and then fail."""
+
+    def __init__(self, file, calls):
+        self._file, self._calls = file, calls
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
+
+    def write(self, data):
+        at = self._calls.n_calls
+        if self._calls.kind == "short" and at == self._calls.index:
+            self._file.write(bytes(data)[: len(bytes(data)) // 2])
+        return self._calls.called("write", self._file.write, data)

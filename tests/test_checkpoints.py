@@ -95,14 +95,14 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, job, options):
     assert_equal_bit_for_bit(tmp_path / "killed", whole)
 
 
-@pytest.mark.campaign
+@pytest.mark.campaign("R8", full=True)
 @pytest.mark.parametrize(("job", "options"), JOBS, ids=IDS)
-def test_fifty_kills(tmp_path, job, options):
+def test_fifty_kills(tmp_path, trials, job, options):
     """Begins anew whenever a run was finished, until fifty were killed."""
     whole = finished(job, tmp_path / "whole", {**options, "checkpoint": False})
-    killed, run = 0, tmp_path / "killed"
-    while killed < 50:
-        killed += kill_until_done(job, run, options, kills=10, within=0.3)
+    run = tmp_path / "killed"
+    while trials.n < 50:
+        trials.n += kill_until_done(job, run, options, kills=10, within=0.3)
         assert_equal_bit_for_bit(run, whole)
         shutil.rmtree(run)
 

@@ -429,6 +429,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_end_in_one_line_and_exit_code_2(
     run, seeds, stored, labelled, tmp_path, arguments, message

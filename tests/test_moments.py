@@ -41,6 +41,7 @@ def assert_same(first, second, tolerance=1e-12):
         assert np.abs(difference).max() <= tolerance * scale**2
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize("n", [1, 7, 20_000])
 @pytest.mark.parametrize("offset", [0.0, 1e6], ids=["centred", "offset"])
 def test_equals_direct_computation(n, offset):
@@ -55,6 +56,7 @@ def test_equals_direct_computation(n, offset):
             )
 
 
+@pytest.mark.campaign("R10")
 def test_outlier_columns_in_float32():
     """A mean of 1000 deviations would cost six digits unshifted."""
     rows = {view: x.astype(np.float32) for view, x in block(30_000, offset=1000.0).items()}
@@ -65,6 +67,7 @@ def test_outlier_columns_in_float32():
     np.testing.assert_allclose(moments.cov("a", "b") / scale, expected / scale, rtol=0, atol=1e-6)
 
 
+@pytest.mark.campaign("R10")
 def test_constant_column_has_no_variance():
     rows = block(50, offset=0.1)
     rows["b"][:, 2] = 0.1
@@ -386,6 +389,7 @@ def _with(**changed):
 BAD_ROW = np.vstack([np.ones((2, 5)), np.full((1, 5), np.nan), np.ones((1, 5))])
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(
     ("rows", "weight", "message"),
     [

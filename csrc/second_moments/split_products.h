@@ -26,6 +26,7 @@ constexpr int64_t kLeastSplitRows = 1024;
 constexpr int64_t kSplitRows = 1024;
 // Columns of a panel: two matrix tiles.
 constexpr int64_t kSplitPanel = 2 * kTileRows;
+constexpr int64_t kLineBytes = 64;
 
 using Pairs = uint32_t;
 
@@ -216,10 +217,27 @@ struct Parts {
   bool right_low;
 };
 
+// What the second-level cache is asked for step by step while two panels are multiplied, because
+// the third is far slower than the products: a share of the next panel of the right side, and the
+// rows of the result that the products are added to.
+struct Ahead {
+  const char* lines;
+  int64_t n_lines;  // a step
+  const double* out;
+  int64_t out_stride;
+
+  void step() {
+    for (int64_t i = 0; i < n_lines; ++i, lines += kLineBytes) __builtin_prefetch(lines, 0, 2);
+    constexpr int64_t doubles = kLineBytes / sizeof(double);
+    for (int64_t j = 0; j < kSplitPanel; j += doubles) __builtin_prefetch(out + j, 1, 2);
+    out += out_stride;
+  }
+};
+
 // Sums the products of two panels, tile by tile; low parts come after the high ones, two tiles on.
 // Four sums fit beside two tiles of each side.
 inline void multiply_panels(const Pairs* left, const Pairs* right, int64_t step_size,
-                            int64_t n_steps, Parts parts, float* products) {
+                            int64_t n_steps, Parts parts, Ahead ahead, float* products) {
   constexpr int row_bytes = 64;
   constexpr int64_t to_low = 2 * kTilePairs;
   _tile_zero(0);
@@ -233,6 +251,7 @@ inline void multiply_panels(const Pairs* left, const Pairs* right, int64_t step_
     _tile_dpbf16ps(3, 5, 7);
   };
   for (int64_t step = 0; step < n_steps; ++step, left += step_size, right += step_size) {
+    ahead.step();
     _tile_loadd(4, left, row_bytes);
     _tile_loadd(6, right, row_bytes);
     _tile_loadd(7, right + kTilePairs, row_bytes);
@@ -283,10 +302,16 @@ void add_chunk(const SecondMoments& op, const Tile& tile, const SplitPanels& lef
   const WholeTiles tiles;
   for (int64_t j = tile.left; j < tile.right; j += kSplitPanel) {
     const Pairs* of_right = right.at(tile.batch, j / kSplitPanel, 0);
-    for (int64_t i = op.symmetric ? std::max(tile.top, j) : tile.top; i < tile.bottom;
-         i += kSplitPanel) {
+    const int64_t top = op.symmetric ? std::max(tile.top, j) : tile.top;
+    const int64_t panel_lines = right.step_size() * sizeof(Pairs) / kLineBytes;
+    const int64_t n_lines = ceil_div(panel_lines, ceil_div(tile.bottom - top, kSplitPanel));
+    Ahead ahead{reinterpret_cast<const char*>(right.at(tile.batch, j / kSplitPanel + 1, 0)),
+                n_lines, nullptr, width};
+    for (int64_t i = top; i < tile.bottom; i += kSplitPanel) {
+      ahead.out = out + i * width + j;
       multiply_panels(left.at(tile.batch, i / kSplitPanel, 0), of_right, left.step_size(), n_steps,
-                      parts, products);
+                      parts, ahead, products);
+      ahead.lines += n_steps * n_lines * kLineBytes;
       promote(products, std::min(kSplitPanel, tile.bottom - i),
               std::min(kSplitPanel, tile.right - j), first, out + i * width + j, width);
     }

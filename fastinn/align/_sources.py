@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -44,6 +44,15 @@ class Shuffled(Protocol):
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Block]:
         """Yield all blocks in an order that ``generator`` draws."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """Blocks that can tell whether they are the same as others."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what both share if they are, as JSON can hold it."""
         ...
 
 

@@ -1,7 +1,7 @@
 """What the aligners that are trained on rows have in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ import fastinn
 from fastinn import _checks, distributed
 from fastinn._types import Array, Precision
 from fastinn.align._checkpoints import Checkpoints
-from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed
+from fastinn.align._sources import Block, Identified, InMemory, Pair, Source, Streamed
 from fastinn.align._standard import Standard
 from fastinn.align._training import Budget, Trainer
 from fastinn.align.base import Aligner
@@ -101,7 +101,7 @@ class TrainedAligner(Aligner):
             held_out = _checks.paired(*validation, ("validation X", "validation Y"))
             _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
             _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
-        kept = self._kept(checkpoint, (x, y), n_rows=len(x))
+        kept = self._kept(checkpoint, (x, y), {"rows": len(x)})
         return self._fit(InMemory(x, y, documents, held_out), kept)
 
     def fit_stream(
@@ -129,7 +129,8 @@ class TrainedAligner(Aligner):
         kept, validation = None, None
         if checkpoint is not None or distributed.world_size() > 1:
             x, y, _ = next(iter(blocks))
-            kept = self._kept(checkpoint, (x, y))
+            told = blocks.identity() if isinstance(blocks, Identified) else {}
+            kept = self._kept(checkpoint, (x, y), told)
             validation = None if kept is None else kept.validation(x.device)
         source = Streamed(blocks, self.validation, buffer_rows=BUFFER_ROWS, validation=validation)
         return self._fit(source, kept)
@@ -181,14 +182,20 @@ class TrainedAligner(Aligner):
         return self
 
     def _kept(
-        self, folder: str | PathLike[str] | None, rows: Pair, n_rows: int | None = None
+        self, folder: str | PathLike[str] | None, rows: Pair, of_rank: Mapping[str, Any]
     ) -> Checkpoints | None:
-        """Check that all ranks fit the same, and open the checkpoints if there are to be any."""
+        """Check that all ranks fit the same, and open the checkpoints if there are to be any.
+
+        Args:
+            folder: Where they are, if there are to be any.
+            rows: Some of the rows.
+            of_rank: Settings that ranks need not share.
+        """
         settings = self._settings(rows)
         distributed.all_equal(settings, "what is fitted")
         if folder is None:
             return None
-        return Checkpoints(Path(folder), settings | {"rows": n_rows})
+        return Checkpoints(Path(folder), {**settings, **of_rank})
 
     def _settings(self, rows: Pair) -> dict[str, Any]:
         """Return all that decides about the result but the values of the rows."""
@@ -231,9 +238,24 @@ class TrainedAligner(Aligner):
         return self.network_.state_dict(), attributes
 
     def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
-        self._initialise(attributes["n_features_in_"], attributes["n_features_out_"])
+        widths = attributes["n_features_in_"], attributes["n_features_out_"]
+        self._check_shapes(tensors, *widths)
+        self._initialise(*widths)
         self.network_.load_state_dict(tensors)
         super()._restore({}, attributes)
+
+    def _check_shapes(self, tensors: dict[str, Tensor], d_x: int, d_y: int) -> None:
+        """Raise ``ValueError`` unless the network that is described has these tensors.
+
+        Its layers and widths are those of a file, and must not cost more memory than the file.
+        """
+        if max(getattr(self, name, 0) for name in ("n_couplings", "n_hidden")) <= len(tensors):
+            with torch.device("meta"):
+                self._initialise(d_x, d_y)
+            expected = {name: t.shape for name, t in self.network_.state_dict().items()}
+            if expected == {name: t.shape for name, t in tensors.items()}:
+                return
+        raise ValueError(f"the tensors are not those of {type(self).__name__} of these sizes")
 
 
 def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -20,6 +20,17 @@ from fastinn._types import Array
 
 _RECORD, _TENSORS = "aligner.json", "aligner.safetensors"
 
+# What comes of a record that does not fit the class or the tensors beside it.
+_UNFIT = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+
 
 class Estimator(BaseEstimator, ABC):
     """What is fitted, written to a folder and read back by :func:`load_aligner`."""
@@ -59,6 +70,8 @@ class Estimator(BaseEstimator, ABC):
     def _restore(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> None:
         """Become the estimator whose :meth:`_state` this is."""
         for name, value in {**attributes, **tensors}.items():
+            if name.startswith("_") or not name.endswith("_"):
+                raise ValueError(f"{name!r} is no fitted attribute; save it again")
             setattr(self, name, value)
 
 
@@ -157,7 +170,8 @@ def load_aligner(path: str | PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: If the folder or one of its two files is missing.
-        ValueError: If a file is damaged, the two are of different saves, or the class is unknown.
+        ValueError: If a file is damaged, the two are of different saves or do not fit, or the
+            class is unknown.
     """
     folder = Path(path)
     text = _read(folder / _RECORD)
@@ -166,9 +180,15 @@ def load_aligner(path: str | PathLike[str]) -> Any:
         raise ValueError(
             f"{folder / _RECORD} is damaged or of another save than {_TENSORS}; save it again"
         )
-    record = json.loads(text)
-    aligner = estimator_class(record["class"])._with_params(record["params"])
-    aligner._restore(tensors, record["attributes"])
+    try:
+        record = json.loads(text)
+        aligner = estimator_class(record["class"])._with_params(record["params"])
+        aligner._restore(tensors, record["attributes"])
+    except _UNFIT as error:
+        raise ValueError(
+            f"{folder / _RECORD} does not describe what {_TENSORS} holds "
+            f"({type(error).__name__}: {error}); save it again"
+        ) from error
     return aligner
 
 

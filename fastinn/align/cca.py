@@ -76,7 +76,7 @@ class CCA(Canonical, MomentBijection):
         self.ridge = ridge
 
     def _whitening(self) -> dict[str, Any]:
-        return {"ridge": self.ridge}
+        return {"ridge": self.ridge, "spectrum": False}
 
     def _size(self, available: int) -> int:
         wanted = available if self.n_components is None else self.n_components

@@ -13,7 +13,7 @@ from fastinn._types import Array, Precision, View
 from fastinn.align._pair_moments import PairMoments
 from fastinn.align.base import Aligner, Bijection
 from fastinn.moments import Moments
-from fastinn.ops.whiten import Whitening, principal_whiten, whiten
+from fastinn.ops.whiten import Whitening, WhitenMethod, principal_whiten, whiten
 
 
 class Spectrum(NamedTuple):
@@ -89,10 +89,18 @@ class Factors:
         return PairMoments(self.mean(a), self.mean(b), *own, self.cov(a, b))
 
     def whitening(
-        self, view: View, *, ridge: float = 0.0, variance: float | None = None
+        self,
+        view: View,
+        *,
+        ridge: float = 0.0,
+        variance: float | None = None,
+        spectrum: bool = True,
     ) -> Whitening:
-        """Return a view's whitening; with ``variance``, of its principal directions alone."""
-        return self._whitening(view, ridge, variance)
+        """Return a view's whitening; with ``variance``, of its principal directions alone.
+
+        Without ``spectrum`` its eigenvalues may be missing, which is faster.
+        """
+        return self._whitening(view, ridge, variance, spectrum)
 
     def svd(
         self,
@@ -102,34 +110,47 @@ class Factors:
         whitened: bool = True,
         ridge: float = 0.0,
         variance: float | None = None,
+        spectrum: bool = True,
     ) -> Spectrum:
         """Decompose the covariance of two views, in whitened coordinates or as it is."""
+        options = whitened, ridge, variance, spectrum
         if self._place[a] <= self._place[b]:
-            return self._svd(a, b, whitened, ridge, variance)
-        left, values, right = self._svd(b, a, whitened, ridge, variance)
+            return self._svd(a, b, *options)
+        left, values, right = self._svd(b, a, *options)
         return Spectrum(right, values, left)
 
     def _compute_cov(self, a: View, b: View) -> Tensor:
         return as_tensor(self.moments.cov(a, b))
 
-    def _compute_whitening(self, view: View, ridge: float, variance: float | None) -> Whitening:
+    def _compute_whitening(
+        self, view: View, ridge: float, variance: float | None, spectrum: bool
+    ) -> Whitening:
         cov, threshold = self.cov(view, view), self.moments.resolution
         if variance is None:
-            return whiten(cov, ridge=ridge, threshold=threshold)
+            method: WhitenMethod = "eigh" if spectrum else "cholesky-or-eigh"
+            return whiten(cov, method=method, ridge=ridge, threshold=threshold)
         return principal_whiten(cov, variance=variance, threshold=threshold)
 
     def correlations(self, a: View, b: View, *, ridge: float = 0.0) -> Tensor:
         """Return all canonical correlations of two views, descending, without their variates."""
-        return torch.linalg.svdvals(self._whitened_cov(a, b, ridge, None)).clamp(max=1)
+        return torch.linalg.svdvals(self._whitened_cov(a, b, ridge, None, True)).clamp(max=1)
 
-    def _whitened_cov(self, a: View, b: View, ridge: float, variance: float | None) -> Tensor:
-        left, right = (self.whitening(view, ridge=ridge, variance=variance) for view in (a, b))
+    def _whitened_cov(
+        self, a: View, b: View, ridge: float, variance: float | None, spectrum: bool
+    ) -> Tensor:
+        left, right = (self._whitening(view, ridge, variance, spectrum) for view in (a, b))
         return left.whitener.T @ self.cov(a, b) @ right.whitener
 
     def _compute_svd(
-        self, a: View, b: View, whitened: bool, ridge: float, variance: float | None
+        self,
+        a: View,
+        b: View,
+        whitened: bool,
+        ridge: float,
+        variance: float | None,
+        spectrum: bool,
     ) -> Spectrum:
-        cov = self._whitened_cov(a, b, ridge, variance) if whitened else self.cov(a, b)
+        cov = self._whitened_cov(a, b, ridge, variance, spectrum) if whitened else self.cov(a, b)
         u, values, vh = torch.linalg.svd(cov, full_matrices=False)
         return Spectrum(u, values, vh.T)
 

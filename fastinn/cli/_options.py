@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias, TypeVar, cast
 import torch
 import typer
 
+from fastinn._types import Precision
 from fastinn.align import INN
 from fastinn.embed import Corpus, EmbeddingStore, Encoder, levels
 from fastinn.embed.store import is_store
@@ -100,23 +101,32 @@ def corpus_of(paths: list[str] | None, column: str, documents: int | None = None
     return corpus if documents is None else corpus.head(documents)
 
 
-def encoder(model: str, layers: str, level: Level, *, fast: bool = False) -> Encoder:
+def encoder(
+    model: str, layers: str, level: Level, *, fast: bool = False, exact: bool = False
+) -> Encoder:
     """Return the encoder of a model that reads ``layers``, as ``--layers`` gives them."""
+    in_float32: Precision = "exact" if exact else "high"
     return Encoder(
         model,
         layers="all" if layers == "all" else numbers(layers, "--layers"),
         level=cast(levels.Level, level.value),
-        precision="fast" if fast else "exact",
+        precision="fast" if fast else in_float32,
     )
 
 
 def sources_of(
-    places: Sequence[str], layers: str, level: Level | None = None, *, fast: bool = False
+    places: Sequence[str],
+    layers: str,
+    level: Level | None = None,
+    *,
+    fast: bool = False,
+    exact: bool = False,
 ) -> Sources:
     """Return what the places hold, by name: stores of hidden states, or models to read live."""
     if _are_stores(places):
         return by_name(places, lambda place: _store(place, layers, level))
-    return by_name(places, lambda place: encoder(place, layers, level or Level.token, fast=fast))
+    rows = level or Level.token
+    return by_name(places, lambda place: encoder(place, layers, rows, fast=fast, exact=exact))
 
 
 def pair_of(

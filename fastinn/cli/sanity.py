@@ -32,7 +32,7 @@ def sanity(
         str, typer.Option(help="How far from linear the hidden networks are, such as 1,1.18,2.")
     ] = ",".join(map(str, STRENGTHS)),
     max_steps: Annotated[
-        int | None, typer.Option(help="Training steps of the INN; default: 4000.", min=0)
+        int | None, typer.Option(help="Training steps of the INN; default: 1500.", min=0)
     ] = None,
     random_state: RandomState = 0,
     as_json: AsJson = False,
@@ -50,7 +50,7 @@ def sanity(
         max_rows=max_rows,
         label="read",
     )
-    inn = thorough_inn(encoder.n_features)
+    inn = thorough_inn()
     found = sanity_check(
         done.rows[view],
         documents=done.documents,

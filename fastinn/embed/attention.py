@@ -61,15 +61,19 @@ class AttentionEncoder(Source):
         """Width of a row."""
         return self.tokens.max_length
 
-    def encode_windows(self, windows: Sequence[Window]) -> Encoded:
+    def encode_windows(self, *portions: Sequence[Window]) -> Encoded:
         """Read token windows made by a tokenizer equal to the model's own.
+
+        Args:
+            *portions: Windows in reading order; see :meth:`Encoder.encode_windows`.
 
         Returns:
             Rows by ``(layer, head)``, shape ``(n_windows, max_length)``, and as keys document,
             position in it of the window's first token, and 0.
         """
+        windows = [window for portion in portions for window in portion]
         found = torch.zeros(len(self._layers), self.n_heads, len(windows), self.n_features)
-        for which in self._batches(windows):
+        for which in batches.in_portions(portions, self._batches):
             means = self._run([windows[i] for i in which])
             found[:, :, torch.tensor(which), : means.shape[-1]] = means
         keys = torch.tensor([(w.document, w.start, 0) for w in windows]).view(-1, 3)

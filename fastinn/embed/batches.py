@@ -1,6 +1,6 @@
 """Windows of like length put together for one run of a model, padded or packed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,26 @@ def by_length(windows: Sequence[Window], budget: int) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
+
+
+def in_portions(
+    portions: Sequence[Sequence[Window]],
+    divide: Callable[[Sequence[Window]], Iterable[list[int]]],
+) -> Iterator[list[int]]:
+    """Divide each portion into batches of its own.
+
+    Args:
+        portions: Windows.
+        divide: Returns the indices of the windows of each batch of a portion.
+
+    Yields:
+        The indices among the windows of all portions of those of each batch.
+    """
+    start = 0
+    for portion in portions:
+        for batch in divide(portion):
+            yield [start + i for i in batch]
+        start += len(portion)
 
 
 def padded(windows: Sequence[Window], pad_id: int, device: torch.device) -> Batch:

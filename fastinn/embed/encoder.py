@@ -1,6 +1,7 @@
 """Hidden states of BERT-like encoders, one row a token, word or document."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -35,8 +36,10 @@ class Encoder(Source):
             the first special token of a document.
         max_length: Longest window of tokens, special ones included; ``None`` takes the model's.
         device: Where the model runs; ``None`` takes the GPU if there is one.
-        precision: ``"fast"`` runs the model in ``fast_dtype``, ``"exact"`` and ``"high"`` in
-            float32.
+        precision: ``"fast"`` runs the model in ``fast_dtype``, ``"high"`` in float32. So does
+            ``"exact"``, which makes batches that no shard of the text and no size of blocks has a
+            say in: rows are then the same, bit for bit, for any number of ranks with as many
+            threads each. Where documents are short, its batches are smaller and slower.
         fast_dtype: ``torch.bfloat16`` or ``torch.float16``, which has three bits more and
             overflows past 65504.
         revision: Commit, tag or branch on the hub; give a commit to pin a run.
@@ -84,15 +87,22 @@ class Encoder(Source):
         """Width of a row."""
         return int(self.model.config.hidden_size)
 
-    def encode_windows(self, windows: Sequence[Window]) -> Encoded:
+    def encode_windows(self, *portions: Sequence[Window]) -> Encoded:
         """Encode token windows made by a tokenizer equal to the model's own.
 
         At levels other than ``"token"`` all windows of a document have to be there.
+
+        Args:
+            *portions: Windows in reading order. With ``precision="exact"`` each portion is encoded
+                as if it were alone: the shape of a batch has a say in the rounding.
         """
+        windows = [window for portion in portions for window in portion]
+        apart = portions if self.precision == "exact" else [windows]
         layout = LAYOUTS[self.level](windows)
         rows = Rows(self.layers, self.n_features, layout, self.device)
         budget = _BYTES_A_FEATURE[self.device.type] // self.dtype.itemsize
-        for which in batches.by_length(windows, budget):
+        by_length = partial(batches.by_length, budget=budget)
+        for which in batches.in_portions(apart, by_length):
             self._run(windows, which, layout, rows)
         return Encoded(rows.finish(), layout.keys)
 

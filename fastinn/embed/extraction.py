@@ -98,7 +98,7 @@ def extract(
     """
     share = share_of(list(encoders), distributed.rank(), distributed.world_size())
     paths = {name: store_path(folder, name, encoder) for name, encoder in encoders.items()}
-    with ExitStack() as stack:
+    with distributed.patient(), ExitStack() as stack:  # nobody reads a store before it is written
         writers = {
             name: stack.enter_context(
                 StoreWriter(
@@ -110,13 +110,14 @@ def extract(
             )
             for name in share.seeds
         }
+        for name, writer in writers.items():
+            _check_text(name, writer, corpus)
         text = corpus.shard(share.writer, share.writers)
         for names in _by_tokenizer(share.seeds, encoders):
             pending = {name: writers[name] for name in names if not writers[name].finished}
             if pending:
                 mine = {name: encoders[name] for name in pending}
                 _write(TextStream(mine, text, tokens_per_block), pending)
-    distributed.gather("written")  # nobody reads a store that another rank still writes
     return paths
 
 
@@ -137,9 +138,24 @@ def _write(stream: TextStream, writers: Mapping[str, StoreWriter]) -> None:
     for block in bar:
         for name, writer in writers.items():
             if block.position.row > reached[name].row:
-                place = {"tokens_per_block": size, "block": asdict(block.position)}
+                place = {
+                    "tokens_per_block": size,
+                    "text": stream.corpus.identity(),
+                    "block": asdict(block.position),
+                }
                 writer.append(_states(block, name), block.places, place)
         bar.set_postfix(rows=f"{block.position.row:,}", waiting=f"{stream.stall_share:.0%}")
+
+
+def _check_text(seed: str, writer: StoreWriter, corpus: Corpus) -> None:
+    """Check that what the writer has written is of this text."""
+    here = corpus.identity()
+    found = here if writer.position is None else writer.position["text"]
+    if found != here:
+        raise ValueError(
+            f"the store of {seed} was begun with the text {found} and {corpus.name} is now {here}; "
+            "bring the former text back, or give another folder"
+        )
 
 
 def _reached(seed: str, writer: StoreWriter, tokens_per_block: int) -> Position:

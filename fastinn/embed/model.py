@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
@@ -145,12 +144,17 @@ def loading(source: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # of any of the libraries that read a part of the model
         raise ValueError(
-            f"model {source} cannot be loaded ({reason}); give a hub id or the folder of a "
+            f"model {source} cannot be loaded ({_reason(error)}); give a hub id or the folder of a "
             "Hugging Face encoder"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ == "UnpicklingError":  # which says at length how to run it
+        return "its weights would run code when they are read; safetensors would not"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _without_pooler(model: PreTrainedModel) -> PreTrainedModel:

@@ -203,6 +203,10 @@ class PairStream:
         """
         return self._of(self.stream.shuffled(generator))
 
+    def identity(self) -> dict[str, Any]:
+        """Return what two of them share whose rows are the same, as JSON can hold it."""
+        return {**self.stream.identity(), "views": [list(self.source), list(self.target)]}
+
     def _of(self, blocks: Iterable[Block]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for block in blocks:
             yield block.rows[self.source], block.rows[self.target], block.documents

@@ -120,11 +120,15 @@ class Source(ABC):
         """
         whole = self.level in BY_DOCUMENT
         for text in text_blocks([self.tokens], corpus, Position(), tokens_per_block, whole=whole):
-            yield self.encode_windows(text.windows[0])
+            yield self.encode_windows(*text.windows[0])
 
     @abstractmethod
-    def encode_windows(self, windows: Sequence[Window]) -> Encoded:
+    def encode_windows(self, *portions: Sequence[Window]) -> Encoded:
         """Encode token windows made by a tokenizer equal to the model's own.
 
         At levels other than ``"token"`` all windows of a document have to be there.
+
+        Args:
+            *portions: Windows in reading order. Where rounding must not depend on what else is
+                encoded, only those of one portion share batches.
         """

@@ -1,7 +1,7 @@
 """Paired rows of several stores."""
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -11,6 +11,7 @@ from fastinn.embed.paired import Block, Stream
 from fastinn.embed.reading import Position
 from fastinn.embed.source import Encoded
 from fastinn.embed.store import EmbeddingStore
+from fastinn.embed.store._json import digest
 
 
 class StoreStream(Stream):
@@ -35,6 +36,11 @@ class StoreStream(Stream):
     def shard(self, index: int, count: int) -> Self:
         """Keep the documents of one of ``count`` shards; see :meth:`Corpus.shard`."""
         return self._of({s: store.shard(index, count) for s, store in self.sources.items()})
+
+    def identity(self) -> dict[str, Any]:
+        """Return what two streams share whose blocks are the same, as JSON can hold it."""
+        contents = "".join(store.content() for store in self.sources.values())
+        return {**super().identity(), "content of stores": digest(contents.encode())}
 
     def fingerprint(self) -> str:
         """Hash of the tokens of the first store, 32 hexadecimal digits."""

@@ -43,7 +43,7 @@ class TextStream(Stream):
     def identity(self) -> dict[str, Any]:
         """Return what two streams share whose blocks are the same, as JSON can hold it."""
         dtypes = {seed: str(encoder.dtype) for seed, encoder in self.sources.items()}
-        return {**super().identity(), "dtypes": dtypes}
+        return {**super().identity(), "text content": self.corpus.identity(), "dtypes": dtypes}
 
     def fingerprint(self) -> str:
         """Hash of the text, 32 hexadecimal digits."""
@@ -81,7 +81,7 @@ class TextStream(Stream):
             encoded: list[dict[str, Encoded]] = [{} for _ in group]
             for name, encoder in self.sources.items():
                 for text, seeds in zip(group, encoded, strict=True):
-                    seeds[name] = encoder.encode_windows(text.windows[self._tokens_of[name]])
+                    seeds[name] = encoder.encode_windows(*text.windows[self._tokens_of[name]])
                 if takes_turns:
                     encoder.release()
             yield from zip(group, encoded, strict=True)

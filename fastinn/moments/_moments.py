@@ -14,6 +14,7 @@ from fastinn import _checks
 from fastinn._arrays import as_tensor, like
 from fastinn._saved import load_tensors, save_tensors
 from fastinn._types import Array, Precision, View
+from fastinn.moments._joined import Joined
 from fastinn.moments._mispaired import Mispaired
 from fastinn.moments._products import Pairs, Place, groups_apart, n_entries, products_of
 from fastinn.moments._storage import MomentsSize, zeros
@@ -28,8 +29,9 @@ _SHIFT_ROWS = 1024
 
 _METADATA = "moments"
 
-# Rows that are shifted and summed while they are in the cache.
-_SUMMED_ROWS = 512
+# Rows that are shifted and summed while they are in the cache; float32 sums of so few lose less
+# than the products do.
+_SUMMED_ROWS = 256
 
 
 class Moments:
@@ -145,14 +147,25 @@ class Moments:
         block = self._checked_rows(rows)
         n = len(next(iter(block.values())))
         weights = None if weight is None else _checked_weight(weight, n)
+        n_parts = -(-n // _BLOCK_ROWS)  # of nearly equal size: a short rest could not be mispaired
+        parts = [slice(k * n // n_parts, (k + 1) * n // n_parts) for k in range(n_parts)]
+        shift = self._shift_of(block)
+        sums = [self._shifted_sums(block, part, weights, shift) for part in parts]
+        # A sum is finite unless a row is bad (or overflows), and looking costs no other pass.
+        if not torch.stack(sums).isfinite().all():
+            for view, x in block.items():
+                _checks.finite(x, f"view {view!r}")
         first = self.views[0]
         self._kind = like(block[first].new_empty(0), rows[first])
-        n_parts = -(-n // _BLOCK_ROWS)
-        for k in range(n_parts):  # of nearly equal size: a short rest could not be mispaired
-            part = slice(k * n // n_parts, (k + 1) * n // n_parts)
+        if not self.count:
+            self._total.begin(shift)
+        joined = Joined(), Joined()
+        for part, total in zip(parts, sums, strict=True):
             self._add(
                 {view: x[part] for view, x in block.items()},
                 None if weights is None else weights[part],
+                total,
+                joined,
             )
         return self
 
@@ -269,7 +282,22 @@ class Moments:
         tensors, metadata = load_tensors(Path(path), allocate)
         if _METADATA not in metadata:
             raise ValueError(f"{path} holds no moments; pass a file that Moments.save wrote")
-        record = json.loads(metadata.pop(_METADATA))
+        try:
+            moments = cls._of_record(json.loads(metadata.pop(_METADATA)), tensors, storage)
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not describe its moments ({type(error).__name__}: {error}); save "
+                "them again"
+            ) from error
+        return moments, metadata
+
+    @classmethod
+    def _of_record(
+        cls,
+        record: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        storage: str | os.PathLike[str] | None,
+    ) -> "Moments":
         moments = cls(
             dict(_with_tuples(record["n_features"])),
             pairs=_with_tuples(record["pairs"]),
@@ -279,47 +307,75 @@ class Moments:
         )
         moments._seen(record["n_rows"], record["resolution"])
         moments._total.restore(record["count"], tensors)
-        return moments, metadata
+        return moments
 
-    def _add(self, block: Mapping[View, Tensor], weight: Tensor | None) -> None:
-        """Add checked rows, few enough to be multiplied at once."""
+    def _shift_of(self, block: Mapping[View, Tensor]) -> Tensor:
+        """Return the shift, where the rows are; of the first rows, if there were none."""
         if not self.count:
-            self._total.begin(torch.cat([_coarse_mean(x[:_SHIFT_ROWS]) for x in block.values()]))
+            return torch.cat([_coarse_mean(x[:_SHIFT_ROWS]) for x in block.values()])
         self._total.move(block[self.views[0]].device)
+        return self._total.shift
+
+    def _shifted_sums(
+        self, block: Mapping[View, Tensor], part: slice, weight: Tensor | None, shift: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of some shifted rows of all views, one after the other."""
+        weight = None if weight is None else weight[part]
+        return torch.cat(
+            [
+                self._shifted_sum(x.detach()[part], shift[self._total.columns[view]], weight)
+                for view, x in block.items()
+            ]
+        )
+
+    def _shifted_sum(self, x: Tensor, shift: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the weighted sum of the shifted rows, rounded as they are for the products."""
+        dtype = product_dtype(x.dtype, self.precision)
+        shift = shift.to(dtype)
+        total = torch.zeros_like(shift, dtype=torch.float64)
+        memory = shift.new_empty(min(_SUMMED_ROWS, len(x)), len(shift))
+        for start in range(0, len(x), _SUMMED_ROWS):
+            part = slice(start, start + _SUMMED_ROWS)
+            rows = x[part]
+            shifted = torch.sub(rows, shift, out=memory[: len(rows)])
+            total += shifted.sum(dim=0) if weight is None else weight[part] @ shifted.double()
+        return total
+
+    def _add(
+        self,
+        block: Mapping[View, Tensor],
+        weight: Tensor | None,
+        total: Tensor,
+        joined: tuple[Joined, Joined],
+    ) -> None:
+        """Add checked rows, few enough to be multiplied at once, whose shifted sum is known.
+
+        Memory to join rows in is that of the left side of a product and of the right.
+        """
         n_rows = len(block[self.views[0]])
         count = float(n_rows if weight is None else weight.sum())
-        sums = [self._shifted_sum(x, view, weight) for view, x in block.items()]
         # Rows of weight zero have no mean; their count of zero then keeps them out.
-        mean = torch.cat(sums) / (count or 1.0)
-        self._total.add(count, mean, self._block_comoments(block, weight, count, mean))
+        mean = total / (count or 1.0)
+        self._total.add(count, mean, self._block_comoments(block, weight, count, mean, joined))
         resolution = max(_resolution(x.dtype, self.precision) for x in block.values())
         self._seen(n_rows, resolution)
 
-    def _shifted_sum(self, x: Tensor, view: View, weight: Tensor | None) -> Tensor:
-        """Return the weighted sum of the shifted rows, rounded as they are for the products."""
-        dtype = product_dtype(x.dtype, self.precision)
-        shift = self._total.shift[self._total.columns[view]].to(dtype)
-        total = torch.zeros_like(shift, dtype=torch.float64)
-        for start in range(0, len(x), _SUMMED_ROWS):
-            part = slice(start, start + _SUMMED_ROWS)
-            shifted = x[part].to(dtype) - shift
-            if weight is None:
-                total += shifted.sum(dim=0, dtype=torch.float64)
-            else:
-                total += weight[part] @ shifted.double()
-        return total
-
     def _block_comoments(
-        self, block: Mapping[View, Tensor], weight: Tensor | None, count: float, mean: Tensor
+        self,
+        block: Mapping[View, Tensor],
+        weight: Tensor | None,
+        count: float,
+        mean: Tensor,
+        joined: tuple[Joined, Joined],
     ) -> Iterator[tuple[Place, Tensor]]:
         """Yield the sums of products about the mean of this block, place by place."""
         root = count**0.5
         for product in self._products:
-            x, shift_x = self._side(block, product.left, product.mispaired)
+            x, shift_x = self._side(block, product.left, product.mispaired, joined[0])
             right = (
                 (None, None)
                 if product.is_symmetric
-                else self._side(block, product.right, product.mispaired)
+                else self._side(block, product.right, product.mispaired, joined[1])
             )
             products = second_moments(
                 x,
@@ -338,7 +394,7 @@ class Moments:
                 yield place, comoment.addr_(root * left_mean, root * right_mean, alpha=-1)
 
     def _side(
-        self, block: Mapping[View, Tensor], views: tuple[View, ...], mispaired: bool
+        self, block: Mapping[View, Tensor], views: tuple[View, ...], mispaired: bool, joined: Joined
     ) -> tuple[Tensor, Tensor]:
         """Return rows and shift of some views side by side."""
         rows = [block[view] for view in views]
@@ -347,7 +403,7 @@ class Moments:
             distances = [self._groups[view] * stride for view in views]
             rows = [x.roll(by, dims=0) for x, by in zip(rows, distances, strict=True)]
         shift = torch.cat([self._total.shift[self._total.columns[view]] for view in views])
-        return torch.cat(rows, dim=1) if len(rows) > 1 else rows[0], shift
+        return joined(rows), shift
 
     def _seen(self, n_rows: int, resolution: float) -> None:
         self.n_rows += n_rows
@@ -383,7 +439,7 @@ class Moments:
         missing = [view for view in self.views if view not in rows]
         if missing:
             raise ValueError(f"rows of views {_listed(missing)} are missing from this block")
-        block = {view: _checks.rows(rows[view], f"view {view!r}") for view in self.views}
+        block = {view: _checks.matrix(rows[view], f"view {view!r}") for view in self.views}
         first, *others = self.views
         for view, x in block.items():
             _checks.n_features(x, self.n_features[view], f"view {view!r}", "expected")

@@ -130,8 +130,17 @@ class Total:
         return {"shift": self.shift, "mean": self.mean, "comoments": self.comoments}
 
     def restore(self, count: float, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`tensors` gave."""
-        self.count = count
+        """Take over what :meth:`tensors` gave.
+
+        Raises:
+            ValueError: If they are of other widths or products.
+        """
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        n = len(self.shift)
+        expected = {"shift": (n,), "mean": (n,), "comoments": (self._n_entries,)}
+        if found != expected and (count or found != {**expected, "comoments": (0,)}):
+            raise ValueError(f"tensors have shapes {found}, expected {expected}")
+        self.count = float(count)
         self.shift, self.mean = tensors["shift"], tensors["mean"]
         self.comoments = tensors["comoments"]
 

@@ -36,9 +36,9 @@ class LayerAttention(Source):
         """Width of a row: number of heads times the longest window."""
         return self._heads.n_heads * self._heads.n_features
 
-    def encode_windows(self, windows: Sequence[Window]) -> Encoded:
+    def encode_windows(self, *portions: Sequence[Window]) -> Encoded:
         """Read token windows; one row each, and keys as those of the heads."""
-        encoded = self._heads.encode_windows(windows)
+        encoded = self._heads.encode_windows(*portions)
         joined = {
             layer: torch.cat(
                 [encoded.rows[layer, head] for head in range(self._heads.n_heads)], dim=1
@@ -72,8 +72,9 @@ class WindowLength(Source):
         """Width of a row."""
         return self._copies * self.tokens.max_length
 
-    def encode_windows(self, windows: Sequence[Window]) -> Encoded:
+    def encode_windows(self, *portions: Sequence[Window]) -> Encoded:
         """Return one row a window, in the place of a head 0 of a layer 0."""
+        windows = [window for portion in portions for window in portion]
         lengths = torch.tensor([len(window.ids) for window in windows])[:, None]
         inside = torch.arange(self.tokens.max_length) < lengths
         keys = torch.tensor([(w.document, w.start, 0) for w in windows]).view(-1, 3)

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fastinn.align import INN, Hub, PublishedBertINN
-from fastinn.study.passes import View
+from fastinn.study.passes import Record, View
 
 Results: TypeAlias = dict[str, Any]
-Record: TypeAlias = dict[str, Any]
 
 _SCORES = ("r2", "relative_mse", "mse", "l2", "cosine", "retrieval", "round_trip", "sums")
 

@@ -62,6 +62,7 @@ def test_fingerprint_follows_the_text():
     assert one.fingerprint() != other.fingerprint()
 
 
+@pytest.mark.campaign("R10")
 def test_a_line_that_is_not_utf8_is_named(write):
     path = write("c.txt", b"good\n\xff\xfe bad\nalso good\n")
     with pytest.warns(UserWarning, match=r"c\.txt:2 left out"):
@@ -79,6 +80,7 @@ BAD = {
 }
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(("name", "content", "message"), BAD.values(), ids=BAD)
 def test_bad_files_are_named(write, name, content, message):
     with pytest.raises(ValueError, match=message):

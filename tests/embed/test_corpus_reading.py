@@ -74,6 +74,7 @@ LINES = {
 }
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(("name", "content", "message"), LINES.values(), ids=LINES)
 def test_a_bad_record_is_named_and_left_out(write, name, content, message):
     path = write(name, content)
@@ -88,6 +89,7 @@ def test_a_bad_record_is_named_and_left_out(write, name, content, message):
     assert (left_out.count, left_out.places) == (1, [f"{path}:{line}"])
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize("kind", WRITE)
 def test_bad_and_blank_records_are_counted_in_every_format(write, kind):
     pytest.importorskip("pyarrow" if kind == "parquet" else "csv")
@@ -99,6 +101,7 @@ def test_bad_and_blank_records_are_counted_in_every_format(write, kind):
     assert (corpus.reading.documents, corpus.reading.characters) == (2, 13)
 
 
+@pytest.mark.campaign("R10")
 def test_a_quote_that_is_never_closed_swallows_nothing_unseen(write):
     path = write("c.csv", 'id,text\n1,good\n2,"open\n3,lost\n')
     corpus = Corpus.from_file(path)
@@ -107,6 +110,7 @@ def test_a_quote_that_is_never_closed_swallows_nothing_unseen(write):
     assert warned == [f"{path}:3 left out: it opens a quote that is never closed"]
 
 
+@pytest.mark.campaign("R10")
 def test_a_line_of_10_mb_is_left_out_by_default(write):
     path = write("c.txt", b"good\n" + b"x" * 10_000_000 + b"\nalso good")
     texts, warned = read(Corpus.from_file(path))
@@ -121,6 +125,7 @@ LONG = {
 }
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(("name", "content"), LONG.values(), ids=LONG)
 def test_what_is_too_long_is_not_held_in_memory(write, name, content):
     corpus = Corpus.from_file(write(name, content), max_characters=1000)
@@ -204,11 +209,13 @@ ODD = {
 }
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(("name", "content"), ODD.values(), ids=ODD)
 def test_odd_files_are_read(write, name, content):
     assert read(Corpus.from_file(write(name, content))) == (["first", "second"], [])
 
 
+@pytest.mark.campaign("R10")
 def test_nul_bytes_are_text(write):
     assert read(Corpus.from_file(write("c.txt", b"a\0b\n\0\n")))[0] == ["a\0b", "\0"]
 
@@ -218,6 +225,7 @@ def test_long_fields_of_tables_are_read(write):
     assert [len(text) for text in read(Corpus.from_file(path))[0]] == [200_000]
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize("name", ["c.txt", "c.jsonl", "c.csv", "c.tsv", "c.txt.gz"])
 def test_an_empty_file_is_nothing_among_others(write, name):
     empty = write(name, gzip.compress(b"") if name.endswith("gz") else b"")
@@ -238,6 +246,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.campaign("R10")
 @pytest.mark.parametrize(("name", "content", "error", "message"), BROKEN.values(), ids=BROKEN)
 def test_what_cannot_be_read_is_an_error_that_names_it(write, name, content, error, message):
     with pytest.raises(error, match=message.replace(".", r"\.")):

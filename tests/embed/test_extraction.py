@@ -95,9 +95,12 @@ def n_parts(folder):
     return len(list(folder.glob("*/layer=03/*.safetensors")))
 
 
-def test_killed_extractions_end_with_the_bytes_of_one_that_was_not(seeds, tmp_path, unkilled):
+@pytest.mark.campaign("R1")
+def test_killed_extractions_end_with_the_bytes_of_one_that_was_not(
+    seeds, tmp_path, unkilled, trials
+):
     chance, held = random.Random(0), 0
-    for _ in range(3):
+    for _ in trials(range(3)):
         process = start(seeds, tmp_path, delay=0.02)
         while n_parts(tmp_path) == held and process.is_alive():
             time.sleep(0.005)

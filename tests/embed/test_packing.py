@@ -35,10 +35,11 @@ def random_windows(generator, vocabulary):
     return windows
 
 
-def test_packed_equals_padded_on_200_random_batches(pair):
+@pytest.mark.campaign("R14")
+def test_packed_equals_padded_on_200_random_batches(pair, trials):
     plain, together = pair
     generator = torch.Generator().manual_seed(0)
-    for _ in range(200):
+    for _ in trials(range(200)):
         windows = random_windows(generator, 150)
         expected, found = plain.encode_windows(windows), together.encode_windows(windows)
         for layer, rows in found.rows.items():

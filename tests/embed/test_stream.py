@@ -3,6 +3,7 @@ import shutil
 import pytest
 import torch
 from small_models import TEXTS, make_family
+from tiny_seeds import make_texts
 
 import fastinn
 from fastinn import Corpus, Encoder, Moments
@@ -42,6 +43,7 @@ def test_pair_yields_rows_and_documents(encoders, corpus):
         assert torch.equal(documents, block.keys[:, 0])
 
 
+@pytest.mark.campaign("R10")
 def test_other_tokenizer_is_refused(encoders, stranger, corpus):
     with pytest.raises(ValueError, match="odd and seed-0 have different tokenizers"):
         fastinn.stream(encoders | {"odd": Encoder(stranger, layers=[0])}, corpus)
@@ -52,6 +54,7 @@ def test_no_encoder_is_refused(corpus):
         fastinn.stream({}, corpus)
 
 
+@pytest.mark.campaign("R10")
 def test_first_row_that_differs_is_named():
     keys = torch.arange(12).view(4, 3)
     moved = keys.clone()
@@ -60,6 +63,7 @@ def test_first_row_that_differs_is_named():
         check_keys({"a": keys, "b": moved})
 
 
+@pytest.mark.campaign("R10")
 def test_unequal_numbers_of_rows_are_named():
     keys = torch.arange(12).view(4, 3)
     with pytest.raises(ValueError, match="a has 4 rows and b has 3"):
@@ -93,6 +97,33 @@ def test_resumed_blocks_are_the_same_bit_for_bit(seeds, corpus, level, size, spl
     assert blocks[-1].position.row == sum(len(block.keys) for block in blocks)
 
 
+@pytest.mark.parametrize("level", ["token", "word", "sentence", "cls"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_exact_rows_do_not_depend_on_shards(seeds, level, count):
+    """Bit for bit, which takes batches of the same windows."""
+    encoder = Encoder(seeds[0], layers=[3], level=level, precision="exact")
+    corpus = Corpus.from_texts(make_texts(300)).split("train")
+    whole = rows_by_key(fastinn.stream({"s": encoder}, corpus, tokens_per_block=100))
+    shards = [corpus.shard(i, count) for i in range(count)]
+    found = [rows_by_key(fastinn.stream({"s": encoder}, s, tokens_per_block=100)) for s in shards]
+    assert all(found)
+    assert {key: row for part in found for key, row in part.items()} == whole
+
+
+def rows_by_key(stream):
+    return {
+        tuple(key): row.numpy().tobytes()
+        for block in stream
+        for key, row in zip(block.keys.tolist(), block.rows["s", 3], strict=True)
+    }
+
+
+def test_blocks_are_full_but_for_a_portion(encoders, corpus):
+    sizes = [len(block.keys) for block in fastinn.stream(encoders, corpus, tokens_per_block=60)]
+    assert max(sizes) <= 60
+    assert min(sizes[:-1]) > 60 - (60 // 4 + 14)  # a portion, and the window that ended it
+
+
 def test_a_block_may_begin_inside_a_document(encoders, corpus):
     blocks = list(fastinn.stream(encoders, corpus, tokens_per_block=20))
     assert any(block.position.window for block in blocks)
@@ -108,9 +139,9 @@ def test_models_that_do_not_fit_take_turns_and_change_nothing(encoders, corpus, 
         monkeypatch.setattr(
             encoder,
             "encode_windows",
-            lambda windows, spy=spy, name=name: (
+            lambda *windows, spy=spy, name=name: (
                 held.append((name, [n for n, e in encoders.items() if e.model.is_loaded])),
-                spy(windows),
+                spy(*windows),
             )[1],
         )
     one = encoders["seed-0"]

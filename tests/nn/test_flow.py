@@ -45,6 +45,7 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.mark.campaign("R12")
 @pytest.mark.parametrize("d", [2, 3, 8, 17])
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS.keys())
 def test_inverse_undoes_forward(make, d):
@@ -55,6 +56,7 @@ def test_inverse_undoes_forward(make, d):
     torch.testing.assert_close(inverse_log_det, -log_det, rtol=0, atol=ROUND_TRIP)
 
 
+@pytest.mark.campaign("R12")
 @settings(max_examples=15, deadline=None)
 @given(d=st.integers(2, 9), n=st.integers(0, 5), seed=st.integers(0, 99))
 def test_flows_of_any_size_invert(d, n, seed):

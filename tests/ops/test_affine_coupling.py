@@ -67,6 +67,7 @@ def check(kernel, inverse, tensors, clamp):
         assert_close(got, wanted, tolerance[z.dtype])
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @CLAMPS
 @DTYPES
@@ -87,6 +88,7 @@ STRIDED = {
 }
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @pytest.mark.parametrize("layout", STRIDED)
 def test_strided_inputs(kernel, layout, inverse):
@@ -146,6 +148,7 @@ def test_not_finite_goes_through(kernel, value):
     torch.testing.assert_close(torch.cat([y[0], log_det]).cpu(), expected, equal_nan=True)
 
 
+@pytest.mark.campaign("R12")
 @settings(
     max_examples=60,
     deadline=None,
@@ -174,6 +177,7 @@ def test_every_output_is_written(kernel, shape, inverse):
     assert all(t.isfinite().all() for t in (poison[0], log_det, *gradients))
 
 
+@pytest.mark.campaign("R12")
 @CLAMPS
 @DTYPES
 def test_inverse_undoes_forward(kernel, clamp, dtype):
@@ -186,6 +190,7 @@ def test_inverse_undoes_forward(kernel, clamp, dtype):
     assert_close(-inverse_log_det, log_det.double(), ROW_SUM[dtype])
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @CLAMPS
 def test_log_det_is_that_of_the_jacobian(kernel, clamp, inverse):
@@ -199,6 +204,7 @@ def test_log_det_is_that_of_the_jacobian(kernel, clamp, inverse):
     torch.testing.assert_close(op(z)[1][0], expected)
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @CLAMPS
 def test_gradcheck(kernel, clamp, inverse):
@@ -217,6 +223,7 @@ def test_gradient_of_one_output(kernel, used, inverse):
     torch.testing.assert_close(torch.autograd.grad(actual, leaves), expected)
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 def test_opcheck(inverse):
     leaves = [t.requires_grad_() for t in inputs((3, 5), torch.float64)]

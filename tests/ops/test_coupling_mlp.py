@@ -137,6 +137,7 @@ def check(kernel, case, memory="store", rows=None, **options):
     assert_all_close(actual, defined(case, rows, weights, biases, grads), tolerance)
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @MEMORIES
 @NETWORKS
@@ -154,6 +155,7 @@ def test_activations_in_a_layer(layer_kernel, activation, dtype, memory, inverse
     check(layer_kernel, Case(activation=activation, dtype=dtype, inverse=inverse), memory)
 
 
+@pytest.mark.campaign("R12")
 @settings(
     max_examples=80,
     deadline=None,
@@ -180,6 +182,7 @@ def test_any_shape(layer_kernel, small_blocks, case, memory):
     check(layer_kernel, case, memory)
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @MEMORIES
 @pytest.mark.parametrize(
@@ -208,6 +211,7 @@ STRIDED = {
 }
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @MEMORIES
 @pytest.mark.parametrize("kept", ["last", "even"])
@@ -218,6 +222,7 @@ def test_strided_rows(layer_kernel, small_blocks, layout, kept, memory, inverse)
     check(layer_kernel, case, memory, rows=rows)
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @NETWORKS
 def test_strided_weights(layer_kernel, networks, inverse):
@@ -244,6 +249,7 @@ def test_rounded_products(layer_kernel, monkeypatch, activation, memory, inverse
     check(layer_kernel, case, memory, precision="fast")
 
 
+@pytest.mark.campaign("R12")
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     case=st.builds(
@@ -425,6 +431,7 @@ def test_reference_goes_back_from_the_output_too(inverse):
     assert_all_close([found.rows, *flat], [rows, *expected], ROW_SUM[case.dtype])
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @pytest.mark.parametrize("precision", ["exact", "high", "fast"])
 def test_the_other_direction_undoes_it(layer_kernel, precision, inverse):
@@ -438,6 +445,7 @@ def test_the_other_direction_undoes_it(layer_kernel, precision, inverse):
     assert_close(-log_det_back, log_det.double(), ROW_SUM[case.dtype])
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 def test_log_det_is_that_of_the_jacobian(inverse):
     case = Case(n=1, d=5, dtype=torch.float64)
@@ -450,6 +458,7 @@ def test_log_det_is_that_of_the_jacobian(inverse):
     torch.testing.assert_close(op(rows)[1][0], jacobian.slogdet().logabsdet)
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @MEMORIES
 @NETWORKS
@@ -486,6 +495,7 @@ def test_gradient_of_one_output(layer_kernel, used, memory, inverse):
     assert_all_close(gradients(computed, (rows, weights, biases)), expected, ROW_SUM[case.dtype])
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 @pytest.mark.parametrize("store", [True, False], ids=["store", "recompute"])
 def test_opcheck(store, inverse):
@@ -496,6 +506,7 @@ def test_opcheck(store, inverse):
     torch.library.opcheck(_op.forward, (rows, *layers, *case.layer, store, "cpu"))
 
 
+@pytest.mark.campaign("R12")
 @DIRECTIONS
 def test_opcheck_of_the_backward_pass(inverse):
     case = Case(inverse=inverse, dtype=torch.float64)

@@ -197,12 +197,14 @@ def check(case, precision, rows=None, weights=None, grads=None):
         assert_within(got, wanted, tolerance * scale)
 
 
+@pytest.mark.campaign("R12")
 @examples(100)
 @given(case=CASES)
 def test_any_shape_in_float32(case):
     check(case, "exact")
 
 
+@pytest.mark.campaign("R12")
 @examples(50)
 @given(case=CASES)
 def test_any_shape_in_16_bits(tma, case):
@@ -230,6 +232,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.campaign("R12")
 @MEMORIES
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_strides(layout, precision, memory):

@@ -90,6 +90,7 @@ def test_columns_that_nearly_agree(computes):
     assert correlation_error(computes(both, precision="high"), both, both) <= CORRELATION["high"]
 
 
+@pytest.mark.campaign("R12")
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_shape_and_stride(data):

@@ -60,6 +60,7 @@ def error(x, y=None, *, weight=None, shift_x=None, shift_y=None, precision="high
     return relative.where(norms > 0, out.abs()).max().item() if out.numel() else 0.0
 
 
+@pytest.mark.campaign("R12")
 @settings(
     max_examples=50,
     deadline=None,

@@ -16,6 +16,7 @@ def covariance(d, rank, seed=0, scale=None):
     return factor @ factor.T, factor
 
 
+@pytest.mark.campaign("R12")
 @given(d=st.integers(1, 12), data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_whitens_and_leads_back(d, data):
@@ -69,7 +70,7 @@ def test_principal_directions_leave_out_null_directions():
     assert principal_whiten(covariance(6, 4)[0], variance=1.0).rank == 4
 
 
-METHODS = ("eigh", "cholesky", "newton-schulz")
+METHODS = ("eigh", "cholesky", "cholesky-or-eigh", "newton-schulz")
 
 
 def conditioned(d, condition, seed=0):
@@ -123,6 +124,17 @@ def test_a_ridge_makes_any_matrix_full_rank(method):
     white = whiten(cov, method=method, ridge=0.1)
     product = white.whitener.T @ (cov + 0.1 * cov.diagonal().diag()) @ white.whitener
     torch.testing.assert_close(product, torch.eye(6).double(), rtol=0, atol=FORMULA)
+
+
+def test_cholesky_gives_way_to_eigh():
+    """Where the rank is deficient, a direction is below the threshold, or there is a ridge."""
+    deficient, full = covariance(6, 4)[0], covariance(6, 9)[0]
+    cases = [(deficient, {}), (full, {"threshold": 0.5}), (deficient, {"ridge": 0.1})]
+    for cov, options in cases:
+        found = whiten(cov, method="cholesky-or-eigh", **options)
+        for part, expected in zip(found, whiten(cov, **options), strict=True):
+            assert torch.equal(part, expected)
+    assert whiten(full, method="cholesky-or-eigh").eigenvalues.shape == (0,)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastinn.align import INN, MLPMap
+from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.report.terminal import recovery_table
 from fastinn.study import sanity_check
 
@@ -16,6 +16,9 @@ def found():
         documents=torch.arange(3000) // 10,
         strengths=[1.2, 1.7],
         inn=INN(max_steps=150, batch_size=128, n_couplings=6, progress=False),
+        published=PublishedBertINN(
+            objective="two-way", max_steps=300, batch_size=128, progress=False
+        ),
         mlp=MLPMap(max_steps=50, batch_size=128, progress=False),
         progress=False,
     )
@@ -26,7 +29,7 @@ DIRECTIONS = pytest.mark.parametrize("direction", ["x->y", "y->x"])
 
 
 def test_every_method_meets_every_bijection_both_ways(found):
-    assert len(found) == (2 * 2 + 2) * 5 * 2
+    assert len(found) == (2 * 2 + 2) * 6 * 2
     assert all(e.relative_mse == 1 - e.r2 for e in found.values())
 
 
@@ -52,6 +55,27 @@ def test_strength_is_what_linear_maps_miss(found, bijection, direction):
 def test_the_inn_leaves_less_than_linear_maps(found, bijection, share, direction):
     linear = found[bijection, 1.7, "LinearMap", direction].relative_mse
     assert found[bijection, 1.7, "INN", direction].relative_mse < share * linear
+
+
+@DIRECTIONS
+def test_a_bert_inn_recovers_one_of_other_weights(found, direction):
+    """It begins a good way off, so it does not start from the hidden weights."""
+    linear = found["bert-inn", 1.7, "LinearMap", direction].relative_mse
+    assert found["bert-inn", 1.7, "PublishedBertINN", direction].relative_mse < 0.2 * linear
+
+
+def test_no_network_starts_from_the_hidden_weights():
+    (forward, _) = sanity_check(
+        torch.randn(400, 8),
+        bijections=["bert-inn"],
+        strengths=[1.0],
+        inn=INN(max_steps=0, progress=False),
+        published=PublishedBertINN(max_steps=0, progress=False),
+        mlp=MLPMap(max_steps=0, progress=False),
+        progress=False,
+    )[8:10]
+    assert forward.method == "PublishedBertINN"
+    assert forward.relative_mse > 0.1
 
 
 @DIRECTIONS
@@ -83,4 +107,4 @@ def test_the_table_names_strength_and_what_linear_maps_leave(found):
         *("rotation", "identity"),
     }
     linear = found["mixed", 1.7, "LinearMap", "x->y"].relative_mse
-    assert set(left[15:20]) == {f"{linear:.1e}"}
+    assert set(left[18:24]) == {f"{linear:.1e}"}

@@ -1,9 +1,11 @@
 """Files as one source of records."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from fastinn.embed.corpus.document import BEGINNING, Cursor
+from fastinn.embed.corpus.identity import identity_of_files
 from fastinn.embed.corpus.parquet import read_parquet
 from fastinn.embed.corpus.paths import changed, ending, files_at, plain_size
 from fastinn.embed.corpus.plain import read_jsonl, read_txt
@@ -47,6 +49,11 @@ class Files:
                 number += 1
                 yield Record(content, None, f"{path}:{line}", Cursor(number, file, row, byte))
             start = BEGINNING
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells the text from any other."""
+        return f"{identity_of_files(self._paths)}, column {self._column}"
 
     def share_before(self, place: Cursor) -> float | None:
         """Return which share of the bytes is in front of ``place``, if they can be counted."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastinn.embed.corpus._extra import extra
-from fastinn.embed.corpus.document import BEGINNING, Cursor
+from fastinn.embed.corpus.document import BEGINNING, Cursor, digest
 from fastinn.embed.corpus.parquet import ROWS_AT_ONCE, check_column, text_rows
 from fastinn.embed.corpus.paths import changed
 from fastinn.embed.corpus.records import Record
@@ -29,9 +29,11 @@ class HubDataset:
         datasets = extra("datasets", f"reading the data set {path}")
         self.name = " ".join(part for part in (path, config, split) if part)
         self._column = column
-        self._rows = datasets.load_dataset(
-            path, config, split=split, revision=revision, data_files=data_files, streaming=True
-        ).with_format("arrow")
+        builder = datasets.load_dataset_builder(
+            path, config, revision=revision, data_files=data_files
+        )
+        self.identity = _identity(builder, split, column)
+        self._rows = builder.as_streaming_dataset(split).with_format("arrow")
         first = next(self._batches(self._rows, rows_at_once=1), None)
         if first is not None:
             check_column(first.schema, column, self.name)
@@ -63,3 +65,14 @@ class HubDataset:
                 f"{self.name} cannot be read: {error}; Corpus.from_files reads its files record "
                 "by record and leaves bad ones out"
             ) from None
+
+
+def _identity(builder: Any, split: str, column: str) -> str:
+    """Return what tells the text from any other: commits on the hub, tags or dates of files."""
+    marks = sorted(
+        str(mark)
+        for files in (builder.config.data_files or {}).values()
+        for mark in files.origin_metadata
+    )
+    told = digest(f"{builder.hash} {marks}").hex()
+    return f"{len(marks)} marks of files, {told}, split {split}, column {column}"

@@ -29,8 +29,13 @@ class Shard:
 
     def holds(self, number: Any) -> Any:
         """Tell whether record ``number`` belongs to this shard; of an array, each of them."""
-        return number // _SHARED_OUT // self.stride % self.count == self.index
+        return group_of(number) // self.stride % self.count == self.index
 
     def __call__(self, documents: Iterator[Document], _: Cursor) -> Iterator[Document]:
         """Choose the documents of this shard."""
         return (document for document in documents if self.holds(document.number))
+
+
+def group_of(number: Any) -> Any:
+    """Return the group of record ``number``, which no shard divides; of an array, each one's."""
+    return number // _SHARED_OUT

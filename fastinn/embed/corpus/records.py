@@ -1,10 +1,12 @@
 """What sources of text hand to a corpus: records, good and bad ones."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, Protocol
 
 from fastinn.embed.corpus.document import Cursor
+from fastinn.embed.corpus.identity import identity_of_texts
 from fastinn.embed.corpus.reading import BLANK, TOO_LONG, Fault
 
 
@@ -27,6 +29,11 @@ class Record(NamedTuple):
 class Source(Protocol):
     """Records that can be read again from any place on."""
 
+    @property
+    def identity(self) -> str:
+        """What tells the text from any other of the same name."""
+        ...
+
     def records(self, start: Cursor) -> Iterator[Record]:
         """Yield the records behind ``start``, all of them, in order."""
 
@@ -45,6 +52,11 @@ class Held:
     def __init__(self, name: str, read: Callable[[], Sequence[tuple[str | None, str]]]) -> None:
         self._name = name
         self._read = read
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells the texts from any others."""
+        return identity_of_texts(self._read())
 
     def records(self, start: Cursor) -> Iterator[Record]:
         """Yield the texts behind ``start``."""

@@ -14,6 +14,7 @@ from fastinn.embed.corpus import SPLITS, Split
 from fastinn.embed.corpus.narrowing import Shard as Share
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.source import Encoded
+from fastinn.embed.store._json import canonical
 from fastinn.embed.store.blocks import VerifiedBlocks
 from fastinn.embed.store.contents import check_complete, check_listing
 from fastinn.embed.store.files import files_at
@@ -125,6 +126,14 @@ class EmbeddingStore:
             whole.update(
                 self._keys(start, min(start + TOKENS_PER_BLOCK, len(self))).numpy().tobytes()
             )
+        return whole.hexdigest()
+
+    def content(self) -> str:
+        """Hash of the checksums of all shards, whatever was selected, 32 hexadecimal digits."""
+        whole = xxhash.xxh3_128()
+        for journal in self.journals:
+            for commit in journal.commits:
+                whole.update(canonical(dict(commit.checksums)))
         return whole.hexdigest()
 
     def select(self, layers: Sequence[int]) -> Self:

@@ -9,15 +9,16 @@ from fastinn import _checks
 from fastinn.ops.whiten import _full_rank, reference
 from fastinn.ops.whiten.reference import Whitening
 
-__all__ = ["Whitening", "principal_whiten", "whiten"]
+__all__ = ["WhitenMethod", "Whitening", "principal_whiten", "whiten"]
 
-WhitenMethod = Literal["eigh", "cholesky", "newton-schulz"]
+WhitenMethod = Literal["eigh", "cholesky", "cholesky-or-eigh", "newton-schulz"]
 
 _FLOAT64_RESOLUTION = 1e-10
 
 _METHODS = {
     "eigh": reference.whiten,
     "cholesky": _full_rank.cholesky,
+    "cholesky-or-eigh": _full_rank.cholesky_or_eigh,
     "newton-schulz": _full_rank.newton_schulz,
 }
 
@@ -39,7 +40,8 @@ def whiten(
         cov: Symmetric positive semi-definite matrices, shape ``(..., d, d)``.
         method: ``"eigh"`` leaves null directions out. ``"cholesky"`` (a triangular whitener, 10
             times faster) and ``"newton-schulz"`` (the symmetric one, by products of matrices
-            alone) need every direction to vary.
+            alone) need every direction to vary. ``"cholesky-or-eigh"`` takes the former where it
+            shows that they do and there is no ridge, and otherwise ``"eigh"``.
         ridge: Added to the eigenvalues that are kept, in units of each feature's variance.
         threshold: Eigenvalues of the unit-diagonal matrix up to this are taken for zero. ``None``
             is 1e-10, which suits float64 products; :attr:`fastinn.Moments.resolution` knows

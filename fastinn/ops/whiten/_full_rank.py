@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastinn import _checks
 from fastinn.ops._polynomials import schedule
-from fastinn.ops.whiten.reference import Whitening, unit_diagonal
+from fastinn.ops.whiten.reference import Whitening, unit_diagonal, whiten_unit
 
 # Far above the rounding of a matrix of condition 1e10 (1e-8), far below what a direction that did
 # not converge leaves (1 / sqrt(d)).
@@ -17,13 +17,32 @@ _REMEDY = "use method='eigh', which leaves null directions out, or a ridge"
 def cholesky(cov: Tensor, ridge: float, threshold: float) -> Whitening:
     """Whiten by the inverse of the Cholesky factor of the unit-diagonal matrix."""
     unit, scale = _ridged(cov, ridge)
-    factor, failed = torch.linalg.cholesky_ex(unit)
-    inverse = torch.linalg.solve_triangular(factor, _eye_like(unit), upper=False)
-    # The smallest eigenvalue is at least this; only where that is not enough it is computed.
-    bound = 1 / inverse.square().sum(dim=(-2, -1))
-    if not (bound > threshold).all() or failed.any():
+    factor, inverse, varies = _triangular(unit, threshold)
+    if not varies:
         _check_rank(unit, threshold)
     return _all_varying(inverse.mT, factor.mT, scale)
+
+
+def cholesky_or_eigh(cov: Tensor, ridge: float, threshold: float) -> Whitening:
+    """Whiten by Cholesky factors if these alone show that every direction varies."""
+    # A ridge would hide directions that do not.
+    unit, scale = unit_diagonal(cov)
+    if not ridge:
+        factor, inverse, varies = _triangular(unit, threshold)
+        if varies:
+            return _all_varying(inverse.mT, factor.mT, scale)
+    return whiten_unit(unit, scale, ridge, threshold)
+
+
+def _triangular(unit: Tensor, threshold: float) -> tuple[Tensor, Tensor, bool]:
+    """Return Cholesky factors, their inverses and whether all eigenvalues exceed ``threshold``.
+
+    The answer may be no though they do: the bound is up to ``d`` times too low.
+    """
+    factor, failed = torch.linalg.cholesky_ex(unit)
+    inverse = torch.linalg.solve_triangular(factor, _eye_like(unit), upper=False)
+    bound = 1 / inverse.square().sum(dim=(-2, -1))
+    return factor, inverse, bool((bound > threshold).all() and not failed.any())
 
 
 def newton_schulz(cov: Tensor, ridge: float, threshold: float) -> Whitening:

@@ -37,7 +37,11 @@ class Whitening(NamedTuple):
 
 def whiten(cov: Tensor, ridge: float, threshold: float) -> Whitening:
     """See :func:`fastinn.ops.whiten`; the arguments are checked there."""
-    unit, scale = unit_diagonal(cov)
+    return whiten_unit(*unit_diagonal(cov), ridge, threshold)
+
+
+def whiten_unit(unit: Tensor, scale: Tensor, ridge: float, threshold: float) -> Whitening:
+    """Whiten what :func:`unit_diagonal` returned."""
     eigenvalues, vectors = _descending(unit)
     ranks = (eigenvalues > threshold).sum(dim=-1)
     return _factored(eigenvalues, vectors, ranks, scale, ridge)

@@ -4,6 +4,7 @@ import random
 import re
 
 import pytest
+from mutations import mutated
 from store_cases import lay_out, make_header, refusal, same, tree, write_all
 
 from fastinn.embed import EmbeddingStore
@@ -11,58 +12,17 @@ from fastinn.embed.store import verify
 
 MUTATIONS = [
     pytest.param(400, id="400 mutations"),
-    pytest.param(10_000, id="10000 mutations", marks=pytest.mark.campaign),
+    pytest.param(10_000, id="10000 mutations", marks=pytest.mark.campaign("R4", full=True)),
 ]
 
 
-def flip(content, name, chance):
-    data = bytearray(content[name])
-    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    return {name: bytes(data)}
-
-
-def truncate(content, name, chance):
-    return {name: content[name][: chance.randrange(len(content[name]))]}
-
-
-def zero(content, name, chance):
-    data = bytearray(content[name])
-    start = chance.randrange(len(data))
-    stop = min(len(data), start + chance.choice([1, 64, 512, 4096]))
-    data[start:stop] = bytes(stop - start)
-    return {name: bytes(data)}
-
-
-def swap(content, name, chance):
-    other = chance.choice([n for n in content if n.partition(".")[2] == name.partition(".")[2]])
-    return {name: content[other], other: content[name]}
-
-
-def drop_line(content, name, chance):
-    lines = content[name].splitlines(keepends=True)
-    del lines[chance.randrange(len(lines))]
-    return {name: b"".join(lines)}
-
-
-def double_line(content, name, chance):
-    lines = content[name].splitlines(keepends=True)
-    where = chance.randrange(len(lines))
-    return {name: b"".join([*lines[:where], lines[where], *lines[where:]])}
-
-
-def append(content, name, chance):
-    return {name: content[name] + chance.randbytes(chance.choice([1, 9, 300]))}
-
-
 @pytest.mark.parametrize("n_mutations", MUTATIONS)
-def test_every_mutation_is_found_or_harmless(tmp_path, whole, finished, n_mutations):
+def test_every_mutation_is_found_or_harmless(tmp_path, whole, finished, trials, n_mutations):
     lay_out(tmp_path, finished)
     chance = random.Random(0)
     found = 0
-    for _ in range(n_mutations):
-        name = chance.choice(sorted(finished))
-        mutate = chance.choice([flip, flip, truncate, zero, swap, append, drop_line, double_line])
-        changed = mutate(finished, name, chance)
+    for _ in trials(range(n_mutations)):
+        changed = mutated(finished, chance)
         lay_out(tmp_path, changed)
         damaged = [n for n, data in changed.items() if data != finished[n]]
         found += is_refused(tmp_path, whole, damaged)
@@ -110,8 +70,9 @@ OTHERS = {
 }
 
 
+@pytest.mark.campaign("R5")
 @pytest.mark.parametrize(("changes", "message"), OTHERS.values(), ids=OTHERS)
-def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, changes, message):
+def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, trials, changes, message):
     from fastinn.embed import Encoded
 
     width = changes.get("n_features", 8)
@@ -119,7 +80,7 @@ def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, changes, m
     header = make_header(**changes)
     write_all(tmp_path / "other", Encoded(rows, whole.keys), header, writers=2)
     others = tree(tmp_path / "other")
-    for name in [n for n in finished if n.startswith("layer=")]:
+    for name in trials([n for n in finished if n.startswith("layer=")]):
         path = tmp_path / name.replace("/", "-")
         lay_out(path, {**finished, name: others[name]})
         with pytest.raises(ValueError, match=f"{re.escape(name)} {message}"):
@@ -127,21 +88,23 @@ def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, changes, m
         assert [name in line for line in verify(path).damages] == [True]
 
 
-def test_a_stale_shard_is_named(tmp_path, whole, finished):
+@pytest.mark.campaign("R5")
+def test_a_stale_shard_is_named(tmp_path, whole, finished, trials):
     from fastinn.embed import Encoded
 
     older = Encoded({layer: rows + 1 for layer, rows in whole.rows.items()}, whole.keys)
     write_all(tmp_path / "older", older, writers=2)
     stale = tree(tmp_path / "older")
-    for name in [n for n in finished if n.startswith("layer=")]:
+    for name in trials([n for n in finished if n.startswith("layer=")]):
         path = tmp_path / name.replace("/", "-")
         lay_out(path, {**finished, name: stale[name]})
         with pytest.raises(ValueError, match=f"{re.escape(name)} is damaged: bytes 4096 to"):
             EmbeddingStore(path).read(0, len(whole.keys))
 
 
-def test_missing_shards_are_named(tmp_path, finished):
-    for name in [n for n in finished if n.endswith(".safetensors")]:
+@pytest.mark.campaign("R5")
+def test_missing_shards_are_named(tmp_path, finished, trials):
+    for name in trials([n for n in finished if n.endswith(".safetensors")]):
         path = tmp_path / name.replace("/", "-")
         lay_out(path, {n: data for n, data in finished.items() if n != name})
         with pytest.raises(ValueError, match=f"{re.escape(name)} is missing"):
@@ -149,6 +112,7 @@ def test_missing_shards_are_named(tmp_path, finished):
         assert f"{name} is missing, the journal commits it" in verify(path).damages
 
 
+@pytest.mark.campaign("R5")
 @pytest.mark.parametrize(
     "name",
     [
@@ -165,6 +129,7 @@ def test_extra_shards_are_named(tmp_path, finished, name):
     assert verify(tmp_path).damages == [f"{name} is not in the journal"]
 
 
+@pytest.mark.campaign("R5")
 def test_a_missing_journal_is_named(tmp_path, finished):
     lay_out(tmp_path, {n: data for n, data in finished.items() if n != "journal-1.jsonl"})
     with pytest.raises(ValueError, match=r"journal-1.jsonl is missing: writer 1 of 2"):

@@ -34,11 +34,12 @@ def expected(tmp_path, blocks, failing):
     return tree(tmp_path / "expected"), calls.n_calls
 
 
+@pytest.mark.campaign("R3")
 @pytest.mark.parametrize("kind", ["ENOSPC", "EIO", "short"])
-def test_every_call_may_fail_once(tmp_path, blocks, failing, expected, kind):
+def test_every_call_may_fail_once(tmp_path, blocks, failing, expected, trials, kind):
     content, n_calls = expected
     failed = set()
-    for index in range(n_calls):
+    for index in trials(range(n_calls)):
         path = tmp_path / f"store-{index}"
         calls = failing(index, kind)
         with pytest.raises(OSError, match=EXPECTED_MESSAGE) as caught:

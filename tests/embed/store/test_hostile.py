@@ -5,8 +5,10 @@ import os
 import zlib
 
 import pytest
+from campaign import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd_values import ODD
 from store_cases import lay_out, make_header, refusal
 
 from fastinn.embed import EmbeddingStore
@@ -16,35 +18,12 @@ from fastinn.embed.store.header import parse_header
 from fastinn.embed.store.journal import parse_journal
 
 HEADER = make_header(writers=2)
-ODD = st.one_of(
-    st.sampled_from(
-        [
-            "../../etc/passwd",
-            "/etc/passwd",
-            "a\0b",
-            "\ud800",
-            "",
-            2**31,
-            2**63,
-            -(2**63),
-            10**30,
-            -1,
-            0,
-            True,
-            None,
-            1.5,
-            [],
-            {},
-            [[0]],
-            {"..": "/"},
-            "x" * 5000,
-        ]
-    ),
-    st.integers(),
-    st.text(max_size=20),
-    st.lists(st.integers(), max_size=3),
+pytestmark = pytest.mark.campaign("R6")
+quick = settings(
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def signed(fields):

@@ -17,26 +17,28 @@ HEADER = make_header(bytes_per_shard=800)
 
 KILLS = [
     pytest.param(10, id="10 kills"),
-    pytest.param(250, id="250 kills", marks=pytest.mark.campaign),
+    pytest.param(250, id="250 kills", marks=pytest.mark.campaign("R1", full=True)),
 ]
 
 
 @pytest.mark.parametrize("writers", [1, 3])
 @pytest.mark.parametrize("n_kills", KILLS)
-def test_killed_writers_end_with_the_bytes_of_unkilled_ones(tmp_path, whole, writers, n_kills):
+def test_killed_writers_end_with_the_bytes_of_unkilled_ones(
+    tmp_path, whole, trials, writers, n_kills
+):
     shares = [make_blocks(whole, writer, writers) for writer in range(writers)]
     start = time.perf_counter()
     write_all(tmp_path / "expected", whole, HEADER, writers)
     seconds = (time.perf_counter() - start) / writers
     expected = tree(tmp_path / "expected")
-    chance, kills, run = random.Random(writers), 0, 0
-    while kills < n_kills:
+    chance, run = random.Random(writers), 0
+    while trials.n < n_kills:
         run += 1
         path = tmp_path / f"run-{run}"
         while not is_finished(path, expected):
             before = journals(path, writers)
-            wait = chance.uniform(0, seconds) if kills < n_kills else None
-            kills += run_and_kill(path, shares, wait)
+            wait = chance.uniform(0, seconds) if trials.n < n_kills else None
+            trials.n += run_and_kill(path, shares, wait)
             check_nothing_lost(before, journals(path, writers))
         assert same(EmbeddingStore(path).read(0, len(whole.keys)), whole)
 

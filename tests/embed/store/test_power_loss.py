@@ -13,7 +13,7 @@ from fastinn.embed.store import _disk
 HEADER = make_header(bytes_per_shard=2500)
 STATES = [
     pytest.param(300, id="300 states"),
-    pytest.param(2500, id="2500 states", marks=pytest.mark.campaign),
+    pytest.param(2500, id="2500 states", marks=pytest.mark.campaign("R2", full=True)),
 ]
 
 
@@ -39,12 +39,12 @@ def committed_rows(writer):
 
 
 @pytest.mark.parametrize("n_states", STATES)
-def test_what_was_committed_survives(tmp_path, whole, recorded, n_states, monkeypatch):
+def test_what_was_committed_survives(tmp_path, whole, recorded, trials, n_states, monkeypatch):
     calls, blocks, promised = recorded
     expected = tree(tmp_path / "run")
     chance = random.Random(0)
     survived = 0
-    for state in range(n_states):
+    for state in trials(range(n_states)):
         stop = chance.randrange(1, len(calls) + 1)
         disk = Disk(tmp_path / "run")
         for call in calls[:stop]:
