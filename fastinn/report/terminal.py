@@ -211,7 +211,7 @@ def stitching_table(results: Results) -> Table:
         table.add_row("", f"{role} itself", *map(_span, scores.values()))
     for record in found["scores"]:
         spans = (_span(record[name]) for name in ("accuracy", "agreement", "kept"))
-        table.add_row(str(record["layer"]), record["method"], *spans, decimal(record["r2"], 2))
+        table.add_row(str(record["layer"]), record["method"], *spans, interval(_r2(record), 2))
     return table
 
 
@@ -233,6 +233,12 @@ def _table(title: str, first: str, *others: str) -> Table:
     for heading in others:
         table.add_column(heading, justify="left" if first == "what" else "right")
     return table
+
+
+def _r2(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the R2 of a record as a mean with its interval, if it has one."""
+    ends = {end: record[f"r2_{end}"] for end in ("low", "high") if f"r2_{end}" in record}
+    return {"mean": record["r2"], **ends}
 
 
 def _unbroken(table: Table) -> Table:
