@@ -60,6 +60,8 @@ def attention(
     text = corpus_of(corpus, column, documents)
     results = compare_attention(encoders, text, how, command=command_line(), save=folder.save)
     show(results, as_json, terminal.score_table)
+    if not as_json:
+        show(results, as_json, terminal.baseline_table)
     say(as_json, f"Report: {folder.report(results)}")
 
 

@@ -16,6 +16,7 @@ from fastinn.report.tables import (
     method_rows,
     strata_tables,
 )
+from fastinn.study.records import is_of
 
 
 def score_table(results: Results) -> Table:
@@ -33,7 +34,7 @@ def score_table(results: Results) -> Table:
         round_trip = "" if math.isnan(row.round_trip) else f"{row.round_trip:.0e}"
         cells = (str(row.forward), str(row.backward), row.maps, round_trip)
         table.add_row(row.method, *cells)
-    return table
+    return _unbroken(table)
 
 
 def difference_table(results: Results) -> Table:
@@ -49,6 +50,14 @@ def difference_table(results: Results) -> Table:
         layers = f"{row['source_layer']} -> {row['target_layer']}"
         spans = (interval(row.get(direction)) for direction in ("forward", "backward"))
         table.add_row(f"{row['method']} - {row['minus']}", layers, *spans)
+    return _unbroken(table)
+
+
+def baseline_table(results: Results) -> Table:
+    """Show what maps from the length of a window alone explain of each layer's attention."""
+    table = _table("Held-out R2 from the window's length alone", "method", "target layer", "R2")
+    for record in results["baseline_means"]:
+        table.add_row(record["method"], str(record["target_layer"]), interval(record))
     return table
 
 
@@ -57,16 +66,21 @@ def strata_table(results: Results) -> Table:
     tables = strata_tables(results)
     place = [tables[-1][side] for side in ("source_layer", "target_layer")] if tables else []
     found = [of for of in tables if [of["source_layer"], of["target_layer"]] == place]
-    methods = list(dict.fromkeys(method for of in found for method in of["methods"]))
-    title = (
-        f"Held-out R2 of tokens by stratum, layers {' -> '.join(map(str, place))} (95 % interval)"
-    )
-    table = _table(title, "by", "stratum", "tokens", *methods)
+    methods = [m for m in dict.fromkeys(m for of in found for m in of["methods"]) if _is_shown(m)]
+    layers = " -> ".join(map(str, place))
+    title = f"Held-out R2 of tokens by stratum, layers {layers} (95 % interval)"
+    table = _table(title, "stratum", "tokens", *methods)
     for of in found:
+        table.add_row(of["by"])
         for stratum, row in of["rows"].items():
             spans = (interval(row.get(method), 2) for method in methods)
             table.add_row(f"  {stratum}", f"{row['tokens']:,}", *spans)
-    return table
+    return _unbroken(table)
+
+
+def _is_shown(method: str) -> bool:
+    """Tell whether the strata of a method have room in a terminal; the report has them all."""
+    return any(is_of(method, family) for family in ("least squares", "INN", "MLP"))
 
 
 def interval(record: Mapping[str, Any] | None, places: int = 3) -> str:
@@ -197,7 +211,7 @@ def stitching_table(results: Results) -> Table:
         table.add_row("", f"{role} itself", *map(_span, scores.values()))
     for record in found["scores"]:
         spans = (_span(record[name]) for name in ("accuracy", "agreement", "kept"))
-        table.add_row(str(record["layer"]), record["method"], *spans, decimal(record["r2"], 2))
+        table.add_row(str(record["layer"]), record["method"], *spans, interval(_r2(record), 2))
     return table
 
 
@@ -218,6 +232,19 @@ def _table(title: str, first: str, *others: str) -> Table:
     table.add_column(first)
     for heading in others:
         table.add_column(heading, justify="left" if first == "what" else "right")
+    return table
+
+
+def _r2(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the R2 of a record as a mean with its interval, if it has one."""
+    ends = {end: record[f"r2_{end}"] for end in ("low", "high") if f"r2_{end}" in record}
+    return {"mean": record["r2"], **ends}
+
+
+def _unbroken(table: Table) -> Table:
+    """Let the first column break where a terminal is narrow, and no number."""
+    for column in table.columns[1:]:
+        column.no_wrap = True
     return table
 
 

@@ -8,6 +8,7 @@ import torch
 
 from fastinn.embed import AttentionEncoder, Corpus, Encoded, Source
 from fastinn.embed.tokens import Window
+from fastinn.study.intervals import target_means
 from fastinn.study.layers import Comparison, Record, Results, compare
 
 LENGTH = "window length"
@@ -55,26 +56,29 @@ class WindowLength(Source):
 
     Args:
         heads: An encoder whose tokenizer and window length it shares.
+        copies: How often a row is repeated side by side; as many as there are heads make it as
+            wide as a layer.
     """
 
     level = "attention"
 
-    def __init__(self, heads: AttentionEncoder) -> None:
+    def __init__(self, heads: AttentionEncoder, copies: int = 1) -> None:
         _share(self, heads)
         self.layers = [(0, 0)]
+        self._copies = copies
 
     @property
     def n_features(self) -> int:
         """Width of a row."""
-        return self.tokens.max_length
+        return self._copies * self.tokens.max_length
 
     def encode_windows(self, *portions: Sequence[Window]) -> Encoded:
         """Return one row a window, in the place of a head 0 of a layer 0."""
         windows = [window for portion in portions for window in portion]
         lengths = torch.tensor([len(window.ids) for window in windows])[:, None]
-        inside = torch.arange(self.n_features) < lengths
+        inside = torch.arange(self.tokens.max_length) < lengths
         keys = torch.tensor([(w.document, w.start, 0) for w in windows]).view(-1, 3)
-        return Encoded({self.layers[0]: inside / lengths}, keys)
+        return Encoded({self.layers[0]: (inside / lengths).repeat(1, self._copies)}, keys)
 
 
 def compare_attention(
@@ -98,8 +102,9 @@ def compare_attention(
 
     Returns:
         Those of :func:`compare` on layers, heads side by side, and under ``"heads"`` the
-        ``"scores"`` and ``"similarities"`` of every two heads, and as ``"baseline"`` the scores
-        of maps from the length of the window alone into each head.
+        ``"scores"`` and ``"similarities"`` of every two heads; with both, as ``"baseline"``, the
+        scores of maps from the length of the window alone into each layer or head, and for
+        layers their ``"baseline_means"``.
 
     Raises:
         ValueError: As :func:`compare`.
@@ -119,8 +124,30 @@ def compare_attention(
         replace(how, cells="all", network_layers=()),
     )
     results = _described(found) | {"heads": _by_head(heads)}
+    results |= _of_length(layers, encoders, corpus, how)
     save(results)
     return results
+
+
+def _of_length(
+    layers: Mapping[str, LayerAttention],
+    encoders: Mapping[str, AttentionEncoder],
+    corpus: Corpus,
+    how: Comparison,
+) -> Results:
+    """Map the length of a window into the layers of each seed; seeds are read one by one."""
+    linear = replace(how, cells="all", network_layers=())
+    scores = []
+    for name, layer in layers.items():
+        length = WindowLength(encoders[name], encoders[name].n_heads)
+        found = compare({LENGTH: length, name: layer}, corpus, linear)["scores"]
+        scores += [_sourceless(record) for record in found if record["source"] == LENGTH]
+    return {"baseline": scores, "baseline_means": target_means(scores)}
+
+
+def _sourceless(record: Record) -> Record:
+    """Leave out which layer the length of a window is: it is none."""
+    return {name: value for name, value in record.items() if name != "source_layer"}
 
 
 def _share(source: Source, heads: AttentionEncoder) -> None:

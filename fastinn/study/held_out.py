@@ -40,7 +40,7 @@ class HeldOut:
     def of(cls, passes: Mapping[Split, Pass], level: str, n_candidates: int) -> Self:
         """Return how the sampled rows of the test split are scored."""
         keys, train_keys = passes["test"].keys.numpy(), passes["train"].keys.numpy()
-        groups, n_documents = _groups(keys[:, 0])
+        groups, n_documents = document_groups(keys[:, 0])
         return cls(groups, n_documents, strata_of(level, train_keys, keys), n_candidates)
 
     @property
@@ -80,8 +80,8 @@ class HeldOut:
         ]
 
 
-def _groups(documents: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the group of each row, and the number of documents; their numbers ascend."""
+def document_groups(documents: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the group of each row, see :class:`HeldOut`, and the number of documents."""
     numbers, place = np.unique(documents, return_inverse=True)
     return place * min(_MOST_GROUPS, len(numbers)) // len(numbers), len(numbers)
 

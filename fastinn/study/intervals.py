@@ -8,8 +8,14 @@ import numpy as np
 
 from fastinn.study.held_out import DOCUMENTS, HeldOut
 from fastinn.study.records import Record, Results, is_of
-from fastinn.study.resamples import Resamples, Sides, drawn_over, interval_record
-from fastinn.study.significance import percentile_interval
+from fastinn.study.resamples import (
+    FEWEST_SEEDS,
+    Resamples,
+    Sides,
+    drawn_over,
+    interval_record,
+)
+from fastinn.study.significance import percentile_interval, resampled_means
 
 DIRECTIONS = ("forward", "backward", "both")
 """From seeds to later ones, to earlier ones, and the mean over both."""
@@ -182,6 +188,29 @@ class Errors:
             "n_seeds": len({seed for pair in sides for seed in pair}),
             **({"n_documents": self._held_out.n_documents} if documents else {}),
         }
+
+
+def target_means(scores: Iterable[Record]) -> list[Record]:
+    """Average, over target seeds, scores of maps from one source that is no seed.
+
+    Args:
+        scores: Records with one score a method, target and target layer.
+
+    Returns:
+        A mean a method and target layer, with its interval over the seeds if there are three.
+    """
+    cells: dict[Cell, list[float]] = {}
+    for record in scores:
+        cell = record["method"], record["source"], record["target_layer"]
+        cells.setdefault(cell, []).append(record["r2"])
+    found = []
+    for cell, values in cells.items():
+        several = len(values) >= FEWEST_SEEDS
+        resampled = resampled_means(values) if several else ()
+        place = dict(zip(("method", "source", "target_layer"), cell, strict=True))
+        sizes = {"over": "seeds" if several else "", "n_seeds": len(values)}
+        found.append({**place, **interval_record(float(np.mean(values)), resampled), **sizes})
+    return found
 
 
 def _without_sums(record: Record) -> Record:

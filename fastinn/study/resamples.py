@@ -18,7 +18,7 @@ Sides: TypeAlias = tuple[tuple[str, str], ...]
 """The two seeds of each pair."""
 
 # Of two seeds, a resample holds the one pair or none.
-_FEWEST_SEEDS = 3
+FEWEST_SEEDS = 3
 
 
 class Resamples:
@@ -69,7 +69,7 @@ class Resamples:
     def _drawn_pairs(self, sides: Sides) -> np.ndarray:
         """Return how often each pair counts in each resample, shape ``(n, n_pairs)``."""
         seeds = sorted({seed for pair in sides for seed in pair})
-        if len(seeds) < _FEWEST_SEEDS:
+        if len(seeds) < FEWEST_SEEDS:
             return np.ones((self.n, len(sides)))
         # Other draws than those of the documents.
         draws = np.random.default_rng([self._random_state, 1])
@@ -81,7 +81,7 @@ class Resamples:
 def drawn_over(sides: Sides, *, documents: bool) -> str:
     """Say what resamples of these pairs are drawn from; empty if they cannot vary."""
     seeds = {seed for pair in sides for seed in pair}
-    named = ["documents"] * documents + ["seeds"] * (len(seeds) >= _FEWEST_SEEDS)
+    named = ["documents"] * documents + ["seeds"] * (len(seeds) >= FEWEST_SEEDS)
     return " and ".join(named)
 
 

@@ -19,7 +19,9 @@ from fastinn.embed.classifier import Classifier
 from fastinn.embed.corpus import Split
 from fastinn.embed.labelled import Labelled
 from fastinn.metrics import r2_score
+from fastinn.study.held_out import DOCUMENTS, HeldOut, document_groups
 from fastinn.study.layers import versions
+from fastinn.study.resamples import Resamples
 from fastinn.study.significance import percentile_interval, resampled_means
 
 Results: TypeAlias = dict[str, Any]
@@ -94,8 +96,8 @@ def stitch(
     Returns:
         ``"stitching"``: ``"own"`` scores of both models, ``"baseline"`` of whoever always names
         the commonest class, and ``"scores"``, one record a layer and method: accuracy, agreement
-        with the target's own predictions and accuracy over the target's own (``kept``), each with
-        its bootstrap interval over texts, and the held-out R2 of the mapped states.
+        with the target's own predictions, accuracy over the target's own (``kept``) and the
+        held-out R2 of the mapped states, each with its bootstrap interval over texts.
 
     Raises:
         ValueError: If tokenizers, classes or layers do not fit, or there is no text to fit on.
@@ -104,18 +106,9 @@ def stitch(
     _check_fit(source, target)
     truth = _numbers(data, target)
     own = _own_predictions(source, target, data)
-    if not (own["target"] == truth).any():
-        raise ValueError(
-            f"{target.source} is right on none of the {len(data)} texts of {data.name}, so nothing "
-            "can be kept; check the labels"
-        )
+    _check_right(own["target"], truth, target, data)
     layers = _layers(source, target, how.layers)
-    seen = set(data.texts)
-    room: dict[Split, int] = {"train": how.max_rows, "validation": how.max_rows // 8}
-    rows = {
-        split: _paired_states(source, target, _texts(corpus.split(split), seen), layers, most)
-        for split, most in room.items()
-    }
+    rows = _rows(source, target, data, corpus, layers, how.max_rows)
     n_rows = {split: len(states[layers[0]][0]) for split, states in rows.items()}
     results: Results = {
         "title": title,
@@ -127,18 +120,46 @@ def stitch(
         "stitching": _header(data, corpus, truth, own, n_rows),
     }
     for layer in tqdm(layers, "stitch", unit=" layers", disable=None):
-        maps = {
-            name: _fitted(method, rows["train"][layer], rows["validation"][layer])
-            for name, method in how.methods.items()
-        }
+        maps = _maps(how.methods, rows["train"][layer], rows["validation"][layer])
         predicted, r2 = _continue(source, target, data, layer, maps)
+        scored = _intervals(predicted, truth, own["target"])
         results["stitching"]["scores"] += [
-            {"method": name, "layer": layer, **scored, "r2": r2[name]}
-            for name, scored in _intervals(predicted, truth, own["target"]).items()
+            {"method": name, "layer": layer, **scored[name], **r2[name]} for name in maps
         ]
         results["seconds"] = time.perf_counter() - start
         save(results)
     return results
+
+
+def _check_right(own: Tensor, truth: Tensor, target: Classifier, data: Labelled) -> None:
+    if not (own == truth).any():
+        raise ValueError(
+            f"{target.source} is right on none of the {len(data)} texts of {data.name}, so nothing "
+            "can be kept; check the labels"
+        )
+
+
+def _rows(
+    source: Classifier,
+    target: Classifier,
+    data: Labelled,
+    corpus: Corpus,
+    layers: Sequence[int],
+    max_rows: int,
+) -> dict[Split, dict[int, PairedRows]]:
+    """Return the states to fit maps on, by split and layer; texts that are scored are left out."""
+    seen = set(data.texts)
+    room: dict[Split, int] = {"train": max_rows, "validation": max_rows // 8}
+    return {
+        split: _paired_states(source, target, _texts(corpus.split(split), seen), layers, most)
+        for split, most in room.items()
+    }
+
+
+def _maps(
+    methods: Mapping[str, Aligner | None], train: PairedRows, validation: PairedRows
+) -> dict[str, Aligner | None]:
+    return {name: _fitted(method, train, validation) for name, method in methods.items()}
 
 
 def _model(classifier: Classifier) -> Record:
@@ -243,20 +264,37 @@ def _continue(
     data: Labelled,
     layer: int,
     maps: Mapping[str, Aligner | None],
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
     """Return, for each map, what the target predicts from mapped states, and their R2."""
     predicted = {name: torch.empty(len(data), dtype=torch.long) for name in maps}
     true: list[Tensor] = []
+    texts: list[Tensor] = []
     mapped: dict[str, list[Tensor]] = {name: [] for name in maps}
     for batch in source.batches(data.texts):
         states = source.states(batch, [layer])[layer]
         true.append(target.states(batch, [layer])[layer])
+        texts.append(batch.places.repeat_interleave(batch.attended.sum(dim=1).cpu()))
         for name, aligner in maps.items():
             mapped[name].append(states if aligner is None else aligner.transform(states))
             logits = target.resume(batch, layer, mapped[name][-1])
             predicted[name][batch.places] = logits.argmax(dim=1)
-    rows = torch.cat(true)
-    return predicted, {name: r2_score(rows, torch.cat(parts)) for name, parts in mapped.items()}
+    return predicted, _r2_of_states(true, mapped, torch.cat(texts))
+
+
+def _r2_of_states(
+    true: Sequence[Tensor], mapped: Mapping[str, Sequence[Tensor]], texts: Tensor
+) -> dict[str, dict[str, float]]:
+    """Return the R2 of mapped states and its interval over texts."""
+    held_out = HeldOut(*document_groups(texts.numpy()))
+    resamples = Resamples(held_out.n_groups)
+    rows = torch.cat(list(true)).cpu().numpy()
+    found = {}
+    for name, parts in mapped.items():
+        guess = torch.cat(list(parts)).cpu().numpy()
+        error = resamples.relative_error(held_out.sums(rows, guess)[DOCUMENTS])
+        span = percentile_interval(r2_score(rows, guess), 1 - error)
+        found[name] = {"r2": span.mean, "r2_low": span.low, "r2_high": span.high}
+    return found
 
 
 def _intervals(predicted: Mapping[str, Tensor], truth: Tensor, target: Tensor) -> dict[str, Record]:

@@ -77,6 +77,9 @@ def test_terminal_tables_fit_a_hundred_columns(summarised):
         lines = shown.get().splitlines()
         assert max(map(len, lines)) <= 100
     assert "0.45 (0.42 to 0.47)" in shown.get()
+    strata = terminal.strata_table(summarised)
+    assert list(strata.columns[0].cells)[:3] == ["frequency", "  1 to 9", "  10 to 99"]
+    assert [column.header for column in strata.columns[2:]] == ["INN (two-way)", "MLP (free)"]
     gaps = terminal.difference_table(summarised)
     assert list(gaps.columns[2].cells) == ["-0.050 (-0.080 to -0.030)", "-0.020 (-0.050 to 0.000)"]
 

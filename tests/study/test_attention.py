@@ -12,7 +12,7 @@ from fastinn import Corpus
 from fastinn.align import INN, LinearMap, MLPMap
 from fastinn.embed import AttentionEncoder, stream
 from fastinn.metrics import linear_cka
-from fastinn.study.attention import LayerAttention, WindowLength, compare_attention
+from fastinn.study.attention import LENGTH, LayerAttention, WindowLength, compare_attention
 from fastinn.study.layers import Comparison
 
 HEADS = [(layer, head) for layer in (1, 2, 3) for head in (0, 1)]
@@ -118,6 +118,33 @@ def test_the_baseline_knows_the_length_and_nothing_else(results, encoders, corpu
     }
     # Random heads attend almost evenly: most of their variance is the length's.
     assert min(r["r2"] for r in baseline) > 0.5
+
+
+def test_layers_stand_beside_what_their_length_explains(results, encoders, corpus):
+    cells = {
+        (r["method"], r["target"], r["target_layer"]): r["r2"]
+        for r in results["baseline"]
+        if r["source"] == LENGTH
+    }
+    assert len(cells) == len(results["baseline"]) == 4 * 2 * 3
+    length, layer = WindowLength(encoders["seed-0"]), LayerAttention(encoders["seed-1"])
+    train, test = (
+        [
+            rows({"one": source}, corpus, split, ("one", view))
+            for source, view in ((length, (0, 0)), (layer, 2))
+        ]
+        for split in ("train", "test")
+    )
+    expected = LinearMap().fit(*train).score(*test)
+    assert cells["least squares", "seed-1", 2] == pytest.approx(expected, abs=R2_HIGH)
+    (mean,) = [
+        r
+        for r in results["baseline_means"]
+        if (r["method"], r["target_layer"]) == ("least squares", 2)
+    ]
+    both = [cells["least squares", seed, 2] for seed in ("seed-0", "seed-1")]
+    assert mean["mean"] == pytest.approx(sum(both) / 2)
+    assert (mean["n_seeds"], mean["over"]) == (2, "")
 
 
 def test_results_are_json(results):

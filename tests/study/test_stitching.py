@@ -63,6 +63,8 @@ def test_a_model_stitched_to_itself_is_itself(pair):
 @pytest.mark.parametrize("method", ["least squares", "INN (two-way)"])
 def test_a_fitted_map_keeps_what_no_map_loses(results, method, layer):
     assert score(results, method, layer, "r2") > score(results, NO_MAP, layer, "r2")
+    ends = [score(results, method, layer, f"r2_{end}") for end in ("low", "high")]
+    assert ends[0] < score(results, method, layer, "r2") < ends[1]
     assert score(results, method, layer, "kept") > 0.9
 
 
