@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch import Tensor
 
 from fastinn import distributed
-from fastinn.align import CCA, INN, Aligner, LinearMap, MLPMap, Procrustes, PublishedBertINN
+from fastinn.align import (
+    CCA,
+    INN,
+    Aligner,
+    Bijection,
+    LinearMap,
+    MLPMap,
+    Procrustes,
+    PublishedBertINN,
+)
 from fastinn.cli._options import (
     INN_STEPS,
     AsJson,
@@ -30,6 +40,7 @@ from fastinn.metrics import evaluate
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
 from fastinn.study.passes import Pass, run_pass
+from fastinn.study.resamples import r2_interval
 
 
 class Method(StrEnum):
@@ -73,7 +84,7 @@ def align(
     whole = stream(read, text).shard(distributed.rank(), distributed.world_size())
     train, test = whole.split("train"), whole.split("test")
     kept = folder.checkpoints
-    held_out = _pass(test, kept / "test", "read test", sampled=views, max_rows=50_000).rows
+    held_out = _pass(test, kept / "test", "read test", sampled=views, max_rows=50_000)
     moments = _pass(train, kept / "train", "read train").moments
     fitted: dict[str, Aligner] = {"linear": LinearMap().from_moments(moments, *views)}
     aligner = _aligner(method, max_steps, random_state)
@@ -81,10 +92,8 @@ def align(
         fitted[method.value] = aligner.fit_stream(train.pair(*views), checkpoint=kept / "fit")
     elif method is not Method.linear:
         fitted[method.value] = aligner.from_moments(moments, *views)
-    scores = {
-        name: evaluate(aligner, held_out[views[0]], held_out[views[1]])
-        for name, aligner in fitted.items()
-    }
+    x, y = (held_out.rows[view] for view in views)
+    scores = {name: _scored(map_, x, y, held_out.documents) for name, map_ in fitted.items()}
     if distributed.is_main():
         fitted[method.value].save(out)
     folder.write("scores.json", scores)
@@ -92,6 +101,17 @@ def align(
     report_left_out(text)
     show(scores, as_json, terminal.map_table)
     say(as_json, f"The map is in {out}; fastinn.load_aligner({str(out)!r}) reads it.")
+
+
+def _scored(aligner: Aligner, x: Tensor, y: Tensor, documents: Tensor) -> dict[str, float]:
+    """Score a map on held-out rows; each R2 has its 95 % interval over documents."""
+    scores = evaluate(aligner, x, y)
+    spans = {"r2": r2_interval(y, aligner.transform(x), documents.numpy())}
+    if isinstance(aligner, Bijection):
+        spans["inverse_r2"] = r2_interval(x, aligner.inverse_transform(y), documents.numpy())
+    for name, span in spans.items():
+        scores |= {f"{name}_low": span.low, f"{name}_high": span.high}
+    return scores
 
 
 def _aligner(method: Method, max_steps: int, random_state: int) -> Aligner:

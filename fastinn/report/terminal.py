@@ -34,7 +34,7 @@ def score_table(results: Results) -> Table:
         round_trip = "" if math.isnan(row.round_trip) else f"{row.round_trip:.0e}"
         cells = (str(row.forward), str(row.backward), row.maps, round_trip)
         table.add_row(row.method, *cells)
-    return _unbroken(table)
+    return _named(table)
 
 
 def difference_table(results: Results) -> Table:
@@ -50,7 +50,7 @@ def difference_table(results: Results) -> Table:
         layers = f"{row['source_layer']} -> {row['target_layer']}"
         spans = (interval(row.get(direction)) for direction in ("forward", "backward"))
         table.add_row(f"{row['method']} - {row['minus']}", layers, *spans)
-    return _unbroken(table)
+    return _named(table)
 
 
 def baseline_table(results: Results) -> Table:
@@ -75,7 +75,7 @@ def strata_table(results: Results) -> Table:
         for stratum, row in of["rows"].items():
             spans = (interval(row.get(method), 2) for method in methods)
             table.add_row(f"  {stratum}", f"{row['tokens']:,}", *spans)
-    return _unbroken(table)
+    return _named(table)
 
 
 def _is_shown(method: str) -> bool:
@@ -94,33 +94,40 @@ def interval(record: Mapping[str, Any] | None, places: int = 3) -> str:
 
 
 def map_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
-    """Show the scores of single maps, as :func:`fastinn.metrics.evaluate` gives them."""
-    columns = list(dict.fromkeys(name for record in scores.values() for name in record))
-    table = _table("Held-out scores", "method", *columns)
+    """Show the scores of single maps, each R2 with its interval over documents if it has one."""
+    named = dict.fromkeys(name for record in scores.values() for name in record)
+    columns = [name for name in named if not name.endswith(("_low", "_high"))]
+    table = _table("Held-out scores (R2: 95 % interval over documents)", "method", *columns)
     for method, record in scores.items():
-        table.add_row(method, *(_score(record.get(name)) for name in columns))
+        table.add_row(method, *(_score(record, name) for name in columns))
     return table
 
 
 def recovery_table(records: Iterable[Mapping[str, Any]]) -> Table:
     """Show how well each method recovered each hidden bijection, and how linear that is."""
     table = _table(
-        "Held-out relative error",
+        "Held-out relative error (95 % interval over documents)",
         "hidden bijection",
         "a linear map leaves",
         "method",
         "x -> y",
         "y -> x",
     )
-    hidden: dict[str, dict[str, dict[str, float]]] = {}
+    hidden: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
     for record in records:
         methods = hidden.setdefault(_hidden_name(record), {})
-        methods.setdefault(record["method"], {})[record["direction"]] = record["relative_mse"]
+        methods.setdefault(record["method"], {})[record["direction"]] = record
     for name, methods in hidden.items():
-        left = f"{methods['LinearMap']['x->y']:.1e}" if "LinearMap" in methods else ""
-        for method, errors in methods.items():
-            table.add_row(name, left, method, f"{errors['x->y']:.1e}", f"{errors['y->x']:.1e}")
-    return table
+        linear = methods.get("LinearMap")
+        left = f"{linear['x->y']['relative_mse']:.1e}" if linear else ""
+        for method, ways in methods.items():
+            table.add_row(name, left, method, *(_error(ways[way]) for way in ("x->y", "y->x")))
+    return _named(table)
+
+
+def _error(record: Mapping[str, Any]) -> str:
+    error, low, high = (f"{record[name]:.1e}" for name in ("relative_mse", "low", "high"))
+    return f"{error} ({low} to {high})"
 
 
 def _hidden_name(record: Mapping[str, Any]) -> str:
@@ -211,7 +218,9 @@ def stitching_table(results: Results) -> Table:
         table.add_row("", f"{role} itself", *map(_span, scores.values()))
     for record in found["scores"]:
         spans = (_span(record[name]) for name in ("accuracy", "agreement", "kept"))
-        table.add_row(str(record["layer"]), record["method"], *spans, interval(_r2(record), 2))
+        table.add_row(
+            str(record["layer"]), record["method"], *spans, interval(_with_ends(record, "r2"), 2)
+        )
     return table
 
 
@@ -235,16 +244,15 @@ def _table(title: str, first: str, *others: str) -> Table:
     return table
 
 
-def _r2(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the R2 of a record as a mean with its interval, if it has one."""
-    ends = {end: record[f"r2_{end}"] for end in ("low", "high") if f"r2_{end}" in record}
-    return {"mean": record["r2"], **ends}
+def _with_ends(record: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Return a score of a record as a mean with its interval, if it has one."""
+    ends = {end: record[f"{name}_{end}"] for end in ("low", "high") if f"{name}_{end}" in record}
+    return {"mean": record[name], **ends}
 
 
-def _unbroken(table: Table) -> Table:
-    """Let the first column break where a terminal is narrow, and no number."""
-    for column in table.columns[1:]:
-        column.no_wrap = True
+def _named(table: Table) -> Table:
+    """Keep the names in the first column whole where a terminal is narrow; scores may break."""
+    table.columns[0].no_wrap = True
     return table
 
 
@@ -252,7 +260,10 @@ def _span(interval: Mapping[str, float]) -> str:
     return f"{interval['mean']:.1%} ({interval['low']:.1%} to {interval['high']:.1%})"
 
 
-def _score(value: float | None) -> str:
+def _score(record: Mapping[str, float], name: str) -> str:
+    value = record.get(name)
     if value is None:
         return ""
+    if f"{name}_low" in record:
+        return interval(_with_ends(record, name))
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else decimal(value)

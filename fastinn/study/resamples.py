@@ -5,8 +5,11 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
+import torch
 
-from fastinn.study.held_out import Sums
+from fastinn._types import Array
+from fastinn.metrics import r2_score
+from fastinn.study.held_out import DOCUMENTS, HeldOut, Sums, document_groups
 from fastinn.study.significance import (
     N_RESAMPLES,
     Interval,
@@ -76,6 +79,20 @@ class Resamples:
         drawn = multiplicities(len(seeds), self.n, draws)
         first, second = ([seeds.index(pair[side]) for pair in sides] for side in (0, 1))
         return (drawn[:, first] * drawn[:, second]).astype(np.float64)
+
+
+def r2_interval(true: Array, predicted: Array, documents: np.ndarray) -> Interval:
+    """Return the R2 of predicted rows and its 95 % interval over documents.
+
+    Args:
+        true: True rows, shape ``(n, d)``.
+        predicted: Predicted rows, shape ``(n, d)``.
+        documents: Document, or text, of each row, shape ``(n,)``.
+    """
+    held_out = HeldOut(*document_groups(documents))
+    rows, guess = (torch.as_tensor(part).cpu().numpy() for part in (true, predicted))
+    error = Resamples(held_out.n_groups).relative_error(held_out.sums(rows, guess)[DOCUMENTS])
+    return percentile_interval(r2_score(rows, guess), 1 - error)
 
 
 def drawn_over(sides: Sides, *, documents: bool) -> str:

@@ -1,7 +1,7 @@
 """Sanity check: does each method recover a bijection that is known to exist?"""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +19,8 @@ from fastinn.align.mlp import MLPMap
 from fastinn.align.procrustes import Procrustes
 from fastinn.align.published import PublishedBertINN
 from fastinn.nn import BertINN, Flow, InvertibleLinear, bert_inn
+from fastinn.study.resamples import r2_interval
+from fastinn.study.significance import Interval
 
 HiddenBijection = Literal["bert-inn", "mixed", "rotation", "identity"]
 Direction = Literal["x->y", "y->x"]
@@ -44,6 +46,8 @@ class Recovery:
         direction: Which rows are predicted from which.
         r2: Variance-weighted R2.
         relative_mse: Mean squared error over the variance, ``1 - r2``.
+        low: Lower end of its 95 % bootstrap interval over the held-out documents.
+        high: Upper end.
     """
 
     bijection: HiddenBijection
@@ -52,20 +56,23 @@ class Recovery:
     direction: Direction
     r2: float
     relative_mse: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Training and held-out rows of both spaces, with the documents of the training rows."""
+    """Training and held-out rows of both spaces, and their documents."""
 
     x: Tensor
     y: Tensor
     documents: Tensor
     x_test: Tensor
     y_test: Tensor
+    documents_test: Tensor
 
     def reversed(self) -> "_Rows":
-        return _Rows(self.y, self.x, self.documents, self.y_test, self.x_test)
+        return replace(self, x=self.y, y=self.x, x_test=self.y_test, y_test=self.x_test)
 
 
 def sanity_check(
@@ -124,8 +131,8 @@ def sanity_check(
         split = _split(rows, numbers, _hidden(what, rows.shape[1], strength, random_state))
         for method in tqdm(methods, desc=what, disable=None if progress else True):
             found += [
-                Recovery(what, strength, type(method).__name__, direction, score, 1 - score)
-                for direction, score in _recovered(method, split)
+                _recovery(what, strength, method, direction, r2)
+                for direction, r2 in _recovered(method, split)
             ]
     return found
 
@@ -149,14 +156,25 @@ def _settings(
             yield bijection, strength
 
 
-def _recovered(method: Aligner, rows: _Rows) -> Iterator[tuple[Direction, float]]:
+def _recovery(
+    what: HiddenBijection, strength: float | None, method: Aligner, way: Direction, r2: Interval
+) -> Recovery:
+    errors = 1 - r2.mean, 1 - r2.high, 1 - r2.low
+    return Recovery(what, strength, type(method).__name__, way, r2.mean, *errors)
+
+
+def _recovered(method: Aligner, rows: _Rows) -> Iterator[tuple[Direction, Interval]]:
     """Yield the R2 of each direction; a bijection is fitted once, others once a direction."""
-    yield "x->y", _fitted(method, rows).score(rows.x_test, rows.y_test)
+    yield "x->y", _scored(rows, _fitted(method, rows).transform)
+    back = rows.reversed()
     if isinstance(method, Bijection):
-        yield "y->x", method.score_inverse(rows.x_test, rows.y_test)
+        yield "y->x", _scored(back, method.inverse_transform)
     else:
-        back = rows.reversed()
-        yield "y->x", _fitted(method, back).score(back.x_test, back.y_test)
+        yield "y->x", _scored(back, _fitted(method, back).transform)
+
+
+def _scored(rows: _Rows, transform: Callable[[Tensor], Tensor]) -> Interval:
+    return r2_interval(rows.y_test, transform(rows.x_test), rows.documents_test.numpy())
 
 
 def _fitted(method: Aligner, rows: _Rows) -> Aligner:
@@ -169,7 +187,7 @@ def _split(x: Tensor, documents: Tensor, hidden: nn.Module) -> _Rows:
     with torch.no_grad():
         y = torch.cat([hidden(part)[0] for part in x.split(_BATCH_ROWS)])
     test = held_out_rows(documents, _TEST_SHARE)
-    return _Rows(x[~test], y[~test], documents[~test], x[test], y[test])
+    return _Rows(x[~test], y[~test], documents[~test], x[test], y[test], documents[test])
 
 
 def _standardised(rows: Tensor) -> Tensor:

@@ -18,10 +18,8 @@ from fastinn.embed import Corpus
 from fastinn.embed.classifier import Classifier
 from fastinn.embed.corpus import Split
 from fastinn.embed.labelled import Labelled
-from fastinn.metrics import r2_score
-from fastinn.study.held_out import DOCUMENTS, HeldOut, document_groups
 from fastinn.study.layers import versions
-from fastinn.study.resamples import Resamples
+from fastinn.study.resamples import r2_interval
 from fastinn.study.significance import percentile_interval, resampled_means
 
 Results: TypeAlias = dict[str, Any]
@@ -285,14 +283,10 @@ def _r2_of_states(
     true: Sequence[Tensor], mapped: Mapping[str, Sequence[Tensor]], texts: Tensor
 ) -> dict[str, dict[str, float]]:
     """Return the R2 of mapped states and its interval over texts."""
-    held_out = HeldOut(*document_groups(texts.numpy()))
-    resamples = Resamples(held_out.n_groups)
-    rows = torch.cat(list(true)).cpu().numpy()
+    rows = torch.cat(list(true))
     found = {}
     for name, parts in mapped.items():
-        guess = torch.cat(list(parts)).cpu().numpy()
-        error = resamples.relative_error(held_out.sums(rows, guess)[DOCUMENTS])
-        span = percentile_interval(r2_score(rows, guess), 1 - error)
+        span = r2_interval(rows, torch.cat(list(parts)), texts.numpy())
         found[name] = {"r2": span.mean, "r2_low": span.low, "r2_high": span.high}
     return found
 

@@ -102,7 +102,8 @@ def test_killed_extractions_end_with_the_bytes_of_one_that_was_not(
     chance, held = random.Random(0), 0
     for _ in trials(range(3)):
         process = start(seeds, tmp_path, delay=0.02)
-        while n_parts(tmp_path) == held and process.is_alive():
+        # What the kill before left uncommitted is removed first, and their number falls.
+        while n_parts(tmp_path) <= held and process.is_alive():
             time.sleep(0.005)
         process.join(chance.uniform(0, 0.3))
         process.kill()

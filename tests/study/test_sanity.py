@@ -31,6 +31,7 @@ DIRECTIONS = pytest.mark.parametrize("direction", ["x->y", "y->x"])
 def test_every_method_meets_every_bijection_both_ways(found):
     assert len(found) == (2 * 2 + 2) * 6 * 2
     assert all(e.relative_mse == 1 - e.r2 for e in found.values())
+    assert all(e.low <= e.relative_mse <= e.high for e in found.values())
 
 
 NETWORKS = pytest.mark.parametrize("bijection", ["bert-inn", "mixed"])
@@ -108,3 +109,6 @@ def test_the_table_names_strength_and_what_linear_maps_leave(found):
     }
     linear = found["mixed", 1.7, "LinearMap", "x->y"].relative_mse
     assert set(left[18:24]) == {f"{linear:.1e}"}
+    whole = found["mixed", 1.7, "LinearMap", "y->x"]
+    cells = list(table.columns[4].cells)
+    assert f"{whole.relative_mse:.1e} ({whole.low:.1e} to {whole.high:.1e})" in cells
