@@ -7,7 +7,7 @@ from tiny_seeds import make_texts
 
 import fastinn
 from fastinn import Corpus, Encoder, Moments
-from fastinn.embed import memory
+from fastinn.embed import batches, memory
 from fastinn.embed.pairing import check_keys
 
 
@@ -108,6 +108,29 @@ def test_exact_rows_do_not_depend_on_shards(seeds, level, count):
     found = [rows_by_key(fastinn.stream({"s": encoder}, s, tokens_per_block=100)) for s in shards]
     assert all(found)
     assert {key: row for part in found for key, row in part.items()} == whole
+
+
+@pytest.mark.parametrize("level", ["token", "word", "sentence", "cls"])
+def test_exact_batches_do_not_depend_on_shards(seeds, level, monkeypatch):
+    """A model as small as these may round alike in batches that differ."""
+    run = []
+
+    def spy(windows, *rest):
+        run.append(tuple((window.document, window.start) for window in windows))
+        return padded(windows, *rest)
+
+    padded = batches.padded
+    monkeypatch.setattr(batches, "padded", spy)
+    encoder = Encoder(seeds[0], layers=[3], level=level, precision="exact")
+    stream = fastinn.stream(
+        {"s": encoder}, Corpus.from_texts(make_texts(300)), tokens_per_block=3000
+    )
+    list(stream)
+    whole, run[:] = set(run), []
+    for i in range(3):
+        list(stream.shard(i, 3))
+    assert set(run) == whole
+    assert max(map(len, whole)) > 10
 
 
 def rows_by_key(stream):
