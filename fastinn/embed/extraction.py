@@ -150,7 +150,7 @@ def _write(stream: TextStream, writers: Mapping[str, StoreWriter]) -> None:
 def _check_text(seed: str, writer: StoreWriter, corpus: Corpus) -> None:
     """Check that what the writer has written is of this text."""
     here = corpus.identity()
-    found = here if writer.position is None else writer.position["text"]
+    found = here if writer.position is None else writer.position.get("text")
     if found != here:
         raise ValueError(
             f"the store of {seed} was begun with the text {found} and {corpus.name} is now {here}; "
