@@ -10,6 +10,9 @@ import torch.distributed as dist
 _A_TIMEOUT = 10
 """Signs of life in the time after which a rank is given up."""
 
+_LOOK_SECONDS = 0.5
+"""Between two looks at the others, at most: the last rank must not be waited for longer."""
+
 
 class Heartbeats:
     """Tells the others that this rank is alive, for as long as the context lasts.
@@ -52,7 +55,7 @@ class Heartbeats:
                     seen[rank] = now, time.monotonic()
                 elif time.monotonic() - since > self._timeout:
                     raise RuntimeError(f"no sign of life of rank {rank}")
-            time.sleep(self._every)
+            time.sleep(min(self._every, _LOOK_SECONDS))
 
     def _beat(self) -> None:
         while not self._left.is_set():

@@ -273,9 +273,23 @@ def cycle_error(maps: Sequence[Callable[[Array], Array]], x: Array) -> float:
     Raises:
         ValueError: If a width differs, a row holds NaN or infinity, or ``x`` does not vary.
     """
-    rows = moved = _checks.rows(x)
+    moved: Array = _checks.rows(x)
     for step in maps:
         moved = step(moved)
+    return return_error(x, moved)
+
+
+def return_error(x: Array, returned: Array) -> float:
+    """Return how far rows are from where they began, in the unit of :func:`cycle_error`.
+
+    Args:
+        x: Rows, shape ``(n, d)``.
+        returned: The same rows after they went round a cycle.
+
+    Raises:
+        ValueError: As :func:`cycle_error`.
+    """
+    rows, moved = _checks.rows(x), _checks.rows(returned, "what comes back")
     _checks.n_features(moved, rows.shape[1], "what comes back", "x has")
     rows, moved = rows.double(), moved.double()
     variance = _mean_square(rows - rows.mean(dim=0))

@@ -401,8 +401,9 @@ BAD_ROW = np.vstack([np.ones((2, 5)), np.full((1, 5), np.nan), np.ones((1, 5))])
         (_with(b=np.ones((0, 5))), None, "there is nothing in it"),
         (_with(), np.ones(3), r"weight has shape \(3,\), expected \(4,\)"),
         (_with(), -np.ones(4), "weight holds negative"),
+        (_with(b=torch.ones(4, 5, requires_grad=True)), None, r"view 'b' requires .* x.detach\(\)"),
     ],
-    ids=["rows", "nan", "width", "unknown", "missing", "empty", "weights", "negative"],
+    ids=["rows", "nan", "width", "unknown", "missing", "empty", "weights", "negative", "gradient"],
 )
 def test_bad_rows_are_named_and_nothing_is_added(rows, weight, message):
     moments = Moments(WIDTHS)

@@ -323,7 +323,7 @@ class Moments:
         weight = None if weight is None else weight[part]
         return torch.cat(
             [
-                self._shifted_sum(x.detach()[part], shift[self._total.columns[view]], weight)
+                self._shifted_sum(x[part], shift[self._total.columns[view]], weight)
                 for view, x in block.items()
             ]
         )
@@ -443,6 +443,11 @@ class Moments:
         first, *others = self.views
         for view, x in block.items():
             _checks.n_features(x, self.n_features[view], f"view {view!r}", "expected")
+            if x.requires_grad and torch.is_grad_enabled():
+                raise ValueError(
+                    f"view {view!r} requires a gradient and moments have none; pass x.detach(), or "
+                    "update under torch.no_grad()"
+                )
         for view in others:
             _checks.same_rows(block[first], block[view], (f"view {first!r}", f"view {view!r}"))
         return block
