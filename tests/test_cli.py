@@ -484,6 +484,14 @@ def test_plot_refuses_what_it_cannot_draw(run, arguments, message):
     assert message in stderr
 
 
+def test_plot_names_results_that_lack_something(run, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"scores": [{}]}))
+    code, _, stderr = run("plot", path)
+    assert code == 2
+    assert f"{path} is not as a command wrote it (KeyError: 'source')" in stderr
+
+
 def test_plot_without_matplotlib_names_the_remedy(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     (tmp_path / "results.json").write_text(

@@ -31,7 +31,14 @@ def plot(
     kinds = formats.split(",")
     for kind in kinds:
         _checks.one_of(kind, FORMATS, "--format")
-    written = write_plots(_read(path), out or path.parent / "plots", cast(list[Format], kinds))
+    found, folder = _read(path), out or path.parent / "plots"
+    try:
+        written = write_plots(found, folder, cast(list[Format], kinds))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not as a command wrote it ({type(error).__name__}: {error}); give the "
+            "results.json of a run"
+        ) from error
     if as_json:
         print(json.dumps([str(file) for file in written]))
     say(as_json, f"{len(written)} files in {written[0].parent}")
