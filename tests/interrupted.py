@@ -7,7 +7,7 @@ import torch
 
 from fastinn import distributed
 from fastinn._saved import save_tensors
-from fastinn.align import INN, _checkpoints
+from fastinn.align import INN, Hub, _checkpoints
 from fastinn.embed.reading import Position
 from fastinn.embed.stream import Block
 from fastinn.study.passes import run_pass
@@ -60,6 +60,10 @@ class Blocks:
         """Return what ``fit_stream`` takes: itself with two views."""
         return _Pairs(self)
 
+    def seeds(self):
+        """Return what ``fit_stream`` of a hub takes: itself with three views, as seeds."""
+        return _Seeds(self)
+
 
 class _Pairs:
     def __init__(self, blocks):
@@ -68,6 +72,18 @@ class _Pairs:
     def __iter__(self):
         for made in self._blocks:
             yield made.rows["a", 1], made.rows["b", 1], made.documents
+
+
+class _Seeds:
+    def __init__(self, blocks):
+        self._blocks = blocks
+
+    def __iter__(self):
+        for made in self._blocks:
+            yield {view: made.rows[view] for view in (("a", 1), ("b", 1), ("b", 0))}, made.documents
+
+    def identity(self):
+        return self._blocks.identity()
 
 
 def block(number, position):
@@ -116,6 +132,22 @@ def fit_to(folder, *, every=0.0, streamed=False, checkpoint=True, **changed):
     fitted.save(folder / f"inn-{distributed.rank()}")
 
 
+def hub_to(folder, *, every=0.0, streamed=False, checkpoint=True, pivot=None, **changed):
+    """Fit a hub to this rank's rows of three views and save it."""
+    _checkpoints._EVERY_SECONDS = every
+    folder = Path(folder)
+    hub = Hub(inn(**changed), pivot=None if pivot is None else tuple(pivot))
+    kept = folder / "checkpoint" if checkpoint else None
+    blocks = Blocks(rank=distributed.rank(), world_size=distributed.world_size()).seeds()
+    if streamed:
+        hub.fit_stream(blocks, checkpoint=kept)
+    else:
+        parts, documents = zip(*blocks, strict=True)
+        rows = {view: torch.cat([part[view] for part in parts]) for view in parts[0]}
+        hub.fit(rows, documents=torch.cat(documents), checkpoint=kept)
+    hub.save(folder / f"hub-{distributed.rank()}")
+
+
 def wait_for_rank(folder, *, seconds):
     """Work longer on rank 1 than the other waits elsewhere."""
     with distributed.patient():
@@ -124,7 +156,7 @@ def wait_for_rank(folder, *, seconds):
     assert (Path(folder) / "done-1").exists()
 
 
-JOBS = {"pass": pass_to, "fit": fit_to, "wait": wait_for_rank}
+JOBS = {"pass": pass_to, "fit": fit_to, "hub": hub_to, "wait": wait_for_rank}
 
 
 def run(job, folder, options):

@@ -5,6 +5,7 @@ import multiprocessing
 import random
 import shutil
 import time
+from itertools import permutations
 
 import interrupted
 import pytest
@@ -13,7 +14,8 @@ from safetensors.torch import load_file
 
 from fastinn import Moments
 from fastinn._checkpoint import Interval
-from fastinn.align import MLPMap
+from fastinn.align import CCA, Hub, MLPMap, PublishedBertINN
+from fastinn.align._together import Together
 from fastinn.moments import load_checkpoint, save_checkpoint
 from fastinn.study.passes import run_pass
 
@@ -24,8 +26,10 @@ JOBS = [
     ("pass", {"delay": 0.01}),
     ("fit", {"max_steps": 60}),
     ("fit", {"max_steps": 60, "streamed": True}),
+    ("hub", {"max_steps": 60}),
+    ("hub", {"max_steps": 60, "streamed": True, "pivot": ("b", 1)}),
 ]
-IDS = ["pass", "fit", "fit_stream"]
+IDS = ["pass", "fit", "fit_stream", "hub", "hub from a stream"]
 
 
 def start(job, folder, options):
@@ -70,11 +74,11 @@ def results(folder):
     records = [
         json.loads(file.read_text())["attributes"] for file in files if file.suffix == ".json"
     ]
-    return tensors, [_without_seconds(record) for record in records if "history_" in record]
+    return tensors, [_without_seconds(record) for record in records]
 
 
 def _without_seconds(attributes):
-    attributes["history_"].pop("seconds")
+    (attributes.get("hub") or attributes)["history_"].pop("seconds")
     return attributes
 
 
@@ -215,6 +219,59 @@ def test_a_fit_with_other_settings_is_refused(tmp_path, fit, message):
     mlp().fit(*rows(), checkpoint=tmp_path)
     with pytest.raises(ValueError, match=message):
         fit(tmp_path)
+
+
+SEEDS = dict(zip("abc", (*rows(), rows(seed=2)[1]), strict=True))
+
+
+def hub(pivot=None, **changed):
+    return Hub(interrupted.inn(**{"max_steps": 5, **changed}), pivot=pivot)
+
+
+def test_a_hub_goes_on_with_the_partners_that_were_next(tmp_path, monkeypatch):
+    """Which pair is drawn is part of the place, not only the batch."""
+    monkeypatch.setattr("fastinn.align._checkpoints._EVERY_SECONDS", 0.0)
+    loss, steps = Together.loss, []
+
+    def stopping(self, x, y):
+        steps.append(x)
+        if len(steps) == 30:
+            raise StopError
+        return loss(self, x, y)
+
+    monkeypatch.setattr(Together, "loss", stopping)
+    with pytest.raises(StopError):
+        hub(max_steps=40).fit(SEEDS, checkpoint=tmp_path)
+    resumed = hub(max_steps=40).fit(SEEDS, checkpoint=tmp_path)
+    assert len(steps) < 30 + 40
+    expected = hub(max_steps=40).fit(SEEDS)
+    for source, target in permutations("abc", 2):
+        found = resumed.transform(SEEDS[source], source, target)
+        assert torch.equal(found, expected.transform(SEEDS[source], source, target))
+    assert resumed.history_["forward_r2"] == expected.history_["forward_r2"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "seeds", "message"),
+    [
+        (hub(pivot="b"), SEEDS, "pivot=None and this run has pivot='b'"),
+        (hub(lr=0.5), SEEDS, "lr=0.025 and this run has lr=0.5"),
+        (hub(), {s: SEEDS[s] for s in "ba"}, "was made with seeds="),
+        (hub(), {s: x[1:] for s, x in SEEDS.items()}, "rows=400 and this run has rows=399"),
+        (hub(), {s: x.flip(0) for s, x in SEEDS.items()}, "was made with other rows"),
+        (Hub(PublishedBertINN()), SEEDS, "class='INN' and this run has class='Published"),
+    ],
+    ids=["pivot", "parameter", "seeds", "number", "values", "template"],
+)
+def test_a_hub_of_other_settings_is_refused(tmp_path, changed, seeds, message):
+    hub().fit(SEEDS, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        changed.fit(seeds, checkpoint=tmp_path)
+
+
+def test_a_hub_that_is_solved_at_once_keeps_nothing(tmp_path):
+    with pytest.raises(ValueError, match="CCA is a closed form, of which nothing is kept; leave"):
+        Hub(CCA()).fit(SEEDS, checkpoint=tmp_path)
 
 
 def test_a_time_budget_counts_what_was_spent(tmp_path):

@@ -117,6 +117,16 @@ def test_a_killed_rank_of_a_fit_goes_on(tmp_path, streamed):
     assert both[-1] > both[0]  # which is what a two-way loss is of; one way may pay for the other
 
 
+@pytest.mark.campaign("R9")
+def test_a_killed_rank_of_a_hub_goes_on(tmp_path):
+    options = {"max_steps": 20}
+    whole = torchrun(2, "hub", tmp_path / "whole", {**options, "checkpoint": False})
+    killed = torchrun(2, "hub", tmp_path / "killed", {**options, "dies": 1}, restarts=1)
+    file = "aligner.safetensors"
+    ranks = [(folder / f"hub-{r}", file) for folder in (whole, killed) for r in range(2)]
+    assert_same_files(*ranks[0], ranks[1:])
+
+
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "corpus.txt"

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastinn import distributed
 from fastinn._checkpoint import Interval, check_settings, rank_folder
@@ -75,14 +76,21 @@ class Checkpoints:
         held = self.found.part("validation")
         return held["x"].to(device), held["y"].to(device)
 
-    def check_rows(self, validation: Pair) -> None:
-        """Raise ``ValueError`` if the checkpoint was validated on other rows."""
+    def restore(self, module: nn.Module, validation: Pair) -> None:
+        """Give ``module`` the parameters of the checkpoint, if there is one.
+
+        Raises:
+            ValueError: If it was validated on other rows.
+        """
         held = self.validation(validation[0].device)
-        if held is not None and not all(map(torch.equal, held, validation)):
+        if self.found is None or held is None:
+            return
+        if not all(map(torch.equal, held, validation)):
             raise ValueError(
                 f"the checkpoint in {self._folder} was made with other rows; resume with the same "
                 "rows, or give another folder"
             )
+        module.load_state_dict(self.found.part("module"))
 
     def _load(self) -> Snapshot | None:
         steps = [set(steps) for steps in distributed.gather(self._steps())]
@@ -104,3 +112,20 @@ class Checkpoints:
 
     def _file(self, step: int) -> Path:
         return self._folder / f"step-{step:09}.safetensors"
+
+
+def opened(
+    folder: str | PathLike[str] | None, settings: Mapping[str, Any], of_rank: Mapping[str, Any]
+) -> Checkpoints | None:
+    """Check that all ranks fit the same, and open the checkpoints if there are to be any.
+
+    Args:
+        folder: Where they are, if there are to be any.
+        settings: What ranks and runs must have in common.
+        of_rank: What runs must have in common and ranks need not.
+
+    Raises:
+        ValueError: If ranks differ, or as :class:`Checkpoints`.
+    """
+    distributed.all_equal(settings, "what is fitted")
+    return None if folder is None else Checkpoints(Path(folder), {**settings, **of_rank})

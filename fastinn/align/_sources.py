@@ -56,6 +56,11 @@ class Identified(Protocol):
         ...
 
 
+def identity_of(blocks: Iterable[Any]) -> dict[str, Any]:
+    """Return what other blocks must share with these to be the same, as far as these can tell."""
+    return blocks.identity() if isinstance(blocks, Identified) else {}
+
+
 class Batches:
     """Shuffled batches without end, whose place can be noted and found again.
 

@@ -62,6 +62,14 @@ class Together(nn.Module):
             ]
         return {"forward_r2": sum(scores) / len(scores)}
 
+    def get_extra_state(self) -> Tensor:
+        """Return the state of the choice of partners: a checkpoint goes on with the next ones."""
+        return self._generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Undo :meth:`get_extra_state`."""
+        self._generator.set_state(state.cpu())
+
     def _pairs(self, shift: int) -> Iterator[tuple[int, int]]:
         n = len(self._networks)
         return ((s, (s + shift) % n) for s in range(n))

@@ -1,9 +1,8 @@
 """What the aligners that are trained on rows have in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 import fastinn
 from fastinn import _checks, distributed
 from fastinn._types import Array, Precision
-from fastinn.align._checkpoints import Checkpoints
-from fastinn.align._sources import Block, Identified, InMemory, Pair, Source, Streamed
+from fastinn.align._checkpoints import Checkpoints, opened
+from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed, identity_of
 from fastinn.align._standard import Standard
 from fastinn.align._training import Budget, Trainer
 from fastinn.align.base import Aligner
@@ -101,7 +100,7 @@ class TrainedAligner(Aligner):
             held_out = _checks.paired(*validation, ("validation X", "validation Y"))
             _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
             _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
-        kept = self._kept(checkpoint, (x, y), {"rows": len(x)})
+        kept = opened(checkpoint, self._settings((x, y)), {"rows": len(x)})
         return self._fit(InMemory(x, y, documents, held_out), kept)
 
     def fit_stream(
@@ -129,8 +128,7 @@ class TrainedAligner(Aligner):
         kept, validation = None, None
         if checkpoint is not None or distributed.world_size() > 1:
             x, y, _ = next(iter(blocks))
-            told = blocks.identity() if isinstance(blocks, Identified) else {}
-            kept = self._kept(checkpoint, (x, y), told)
+            kept = opened(checkpoint, self._settings((x, y)), identity_of(blocks))
             validation = None if kept is None else kept.validation(x.device)
         source = Streamed(blocks, self.validation, buffer_rows=BUFFER_ROWS, validation=validation)
         return self._fit(source, kept)
@@ -160,9 +158,8 @@ class TrainedAligner(Aligner):
         if kept is None or kept.found is None:
             self._begin(x.shape[1], y.shape[1], source.moments)
         else:
-            kept.check_rows(source.validation)
             self._initialise(x.shape[1], y.shape[1])
-            self.network_.load_state_dict(kept.found.part("module"))
+            kept.restore(self.network_, source.validation)
         self.network_.to(x.device)
         distributed.same_parameters(self.network_)
         trainer = Trainer(
@@ -180,22 +177,6 @@ class TrainedAligner(Aligner):
         self.n_steps_, self.skipped_steps_ = trainer.n_steps, trainer.n_skipped
         self.interrupted_ = trainer.interrupted
         return self
-
-    def _kept(
-        self, folder: str | PathLike[str] | None, rows: Pair, of_rank: Mapping[str, Any]
-    ) -> Checkpoints | None:
-        """Check that all ranks fit the same, and open the checkpoints if there are to be any.
-
-        Args:
-            folder: Where they are, if there are to be any.
-            rows: Some of the rows.
-            of_rank: Settings that ranks need not share.
-        """
-        settings = self._settings(rows)
-        distributed.all_equal(settings, "what is fitted")
-        if folder is None:
-            return None
-        return Checkpoints(Path(folder), {**settings, **of_rank})
 
     def _settings(self, rows: Pair) -> dict[str, Any]:
         """Return all that decides about the result but the values of the rows."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
+from os import PathLike
 from typing import Any, Self, TypeAlias
 
 import torch
@@ -10,12 +11,13 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from fastinn import _checks
+from fastinn import _checks, distributed
 from fastinn._arrays import as_tensor
 from fastinn._types import Array, View
+from fastinn.align._checkpoints import Checkpoints, opened
 from fastinn.align._consensus import COMMON, Consensus, WithConsensus
 from fastinn.align._hub_map import HubMap
-from fastinn.align._sources import InMemory, Pair, Source, Streamed
+from fastinn.align._sources import InMemory, Pair, Source, Streamed, identity_of
 from fastinn.align._together import AsPair, SeedBlocks, SideBySide, Together
 from fastinn.align._trained import BUFFER_ROWS, TrainedAligner
 from fastinn.align._training import Budget, Trainer
@@ -78,15 +80,25 @@ class Hub(Estimator):
         self.pivot = pivot
 
     def fit(
-        self, rows: Rows, *, documents: Array | None = None, validation: Rows | None = None
+        self,
+        rows: Rows,
+        *,
+        documents: Array | None = None,
+        validation: Rows | None = None,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> Self:
         """Learn from paired rows in memory.
+
+        Under several ranks, each passes rows of its own to a hub that is trained; see
+        :meth:`INN.fit`.
 
         Args:
             rows: ``{seed: (n, d)}``; row ``i`` is the same token in all.
             documents: Integer document of each row, for a template that is trained; see
                 :meth:`INN.fit`.
             validation: Rows to validate on, in the form of ``rows``, likewise.
+            checkpoint: Folder of this fit alone, likewise: what a killed fit left there is gone
+                on from.
 
         Returns:
             Itself.
@@ -94,10 +106,12 @@ class Hub(Estimator):
         Raises:
             TypeError: If the template is no bijection.
             ValueError: If there are fewer than two seeds, the pivot is none of them, widths or
-                numbers of rows differ, or a row holds NaN or infinity.
+                numbers of rows differ, a row holds NaN or infinity, the checkpoint is of another
+                hub or other rows, or damaged, or there is one and nothing that is trained.
         """
         seen = _paired(rows)
         self._check({seed: x.shape[1] for seed, x in seen.items()})
+        self._check_trained(checkpoint)
         if isinstance(self._template, MomentAligner):
             return self.from_moments(self._moments(seen).update(seen))
         whole = self._side_by_side(seen)
@@ -105,9 +119,12 @@ class Hub(Estimator):
         if validation is not None:
             aside = self._side_by_side(_paired(validation))
             held_out = aside, aside[:, :1]
-        return self._train(InMemory(whole, whole[:, :1], documents, held_out))
+        kept = opened(checkpoint, self._settings(whole), {"rows": len(whole)})
+        return self._train(InMemory(whole, whole[:, :1], documents, held_out), kept)
 
-    def fit_stream(self, blocks: Iterable[SeedBlock]) -> Self:
+    def fit_stream(
+        self, blocks: Iterable[SeedBlock], *, checkpoint: str | PathLike[str] | None = None
+    ) -> Self:
         """Learn from rows that pass by, in memory independent of their number.
 
         One pass collects moments, and one an epoch trains.
@@ -115,6 +132,7 @@ class Hub(Estimator):
         Args:
             blocks: Can be iterated any number of times and yields ``({seed: (n, d)}, documents)``
                 with int64 document numbers ``(n,)``; see :meth:`INN.fit_stream`.
+            checkpoint: As in :meth:`fit`, with what :meth:`INN.fit_stream` says about it.
 
         Returns:
             Itself.
@@ -123,15 +141,23 @@ class Hub(Estimator):
             TypeError, ValueError: As in :meth:`fit`.
         """
         for rows, _ in blocks:
-            self._check({seed: x.shape[1] for seed, x in _paired(rows).items()})
+            seen = _paired(rows)
             break
         else:
             raise ValueError("there are no rows to learn from; give blocks with rows in them")
+        self._check({seed: x.shape[1] for seed, x in seen.items()})
+        self._check_trained(checkpoint)
         if isinstance(self._template, MomentAligner):
             return self.from_moments(self._streamed(blocks))
-        whole = SeedBlocks(_Checked(blocks, self.seeds_))
-        share = self._template.validation
-        return self._train(Streamed(whole, share, buffer_rows=BUFFER_ROWS))
+        some = self._side_by_side(seen)
+        kept = opened(checkpoint, self._settings(some), identity_of(blocks))
+        source = Streamed(
+            SeedBlocks(_Checked(blocks, self.seeds_)),
+            self._template.validation,
+            buffer_rows=BUFFER_ROWS,
+            validation=None if kept is None else kept.validation(some.device),
+        )
+        return self._train(source, kept)
 
     def from_moments(self, moments: Moments | Factors, seeds: Sequence[View] | None = None) -> Self:
         """Learn from moments alone, if the template is a closed form.
@@ -198,14 +224,18 @@ class Hub(Estimator):
     def _template(self) -> Any:
         return INN() if self.template is None else self.template
 
-    def _train(self, source: Source) -> Self:
-        """Train the maps together, from the closed form of each."""
+    def _train(self, source: Source, kept: Checkpoints | None) -> Self:
+        """Train the maps together, from the closed form of each or from a checkpoint."""
         template = self._template
         x, _ = source.validation
-        factors, common = self._with_common(Factors(SideBySide(source.moments, self.seeds_)))
-        maps = {seed: self._started(AsPair(factors, seed, common)) for seed in self._mapped}
+        goes_on = kept is not None and kept.found is not None
+        maps = self._untrained() if goes_on else self._started(source.moments)
         networks = [maps[seed].network_ if seed in maps else None for seed in self.seeds_]
-        together = Together(networks, template.random_state).to(x.device)
+        together = Together(networks, template.random_state)
+        if kept is not None:
+            kept.restore(together, source.validation)
+        together.to(x.device)
+        distributed.same_parameters(together)
         rows = dict(zip(self.seeds_, x.chunk(len(self.seeds_), dim=1), strict=True))
         monitors = [fitted._monitor(rows[seed]) for seed, fitted in maps.items()]
         trainer = Trainer(
@@ -217,8 +247,8 @@ class Hub(Estimator):
             lr=_RATE * template.lr,
             progress=template.progress,
         )
-        batches = source.batches(template.batch_size, template._generator())
-        trainer.run(batches, source.validation)
+        share = distributed.share_of(template.batch_size)
+        trainer.run(source.batches(share, template._generator()), source.validation, kept)
         self.history_, self.best_step_ = trainer.history, trainer.best_step
         self.interrupted_ = trainer.interrupted
         for seed, fitted in maps.items():
@@ -226,10 +256,29 @@ class Hub(Estimator):
         self.maps_ = maps
         return self
 
-    def _started(self, moments: Any) -> INN:
-        fitted = clone(self._template)
-        fitted._begin(self.n_features_in_, self.n_features_in_, moments)
-        return fitted
+    def _untrained(self) -> dict[View, INN]:
+        """Return the map of each seed as it is drawn, to take over a checkpoint."""
+        maps = {seed: clone(self._template) for seed in self._mapped}
+        for fitted in maps.values():
+            fitted._initialise(self.n_features_in_, self.n_features_in_)
+        return maps
+
+    def _started(self, moments: Moments) -> dict[View, INN]:
+        """Return the map of each seed at its closed form."""
+        factors, common = self._with_common(Factors(SideBySide(moments, self.seeds_)))
+        maps = {seed: clone(self._template) for seed in self._mapped}
+        for seed, fitted in maps.items():
+            pair: Any = AsPair(factors, seed, common)
+            fitted._begin(self.n_features_in_, self.n_features_in_, pair)
+        return maps
+
+    def _settings(self, rows: Tensor) -> dict[str, Any]:
+        """Return all that decides about the result but the values of the rows, side by side."""
+        return {
+            "seeds": [view_to_json(seed) for seed in self.seeds_],
+            "pivot": view_to_json(self.pivot),
+            **self._template._settings((rows, rows[:, :1])),
+        }
 
     def _with_common(self, factors: Factors) -> tuple[Factors, View]:
         """Return moments that hold the common space, and its name in them."""
@@ -268,6 +317,15 @@ class Hub(Estimator):
                     "need equally many"
                 )
         self.seeds_, self.n_features_in_ = list(widths), width
+
+    def _check_trained(self, checkpoint: str | PathLike[str] | None) -> None:
+        """Refuse checkpoints of what is solved at once."""
+        if checkpoint is not None and isinstance(self._template, MomentAligner):
+            raise ValueError(
+                f"checkpoint is {str(checkpoint)!r}, but {type(self._template).__name__} is a "
+                "closed form, of which nothing is kept; leave checkpoint out, or give a template "
+                "that is trained, such as INN"
+            )
 
     def _moments(self, rows: Mapping[Any, Tensor]) -> Moments:
         """Return empty moments of what the common space needs."""
