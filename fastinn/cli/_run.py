@@ -9,7 +9,8 @@ from fastinn.embed import Corpus
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
 from fastinn.study.accumulation import accumulated_size
-from fastinn.study.layers import Comparison, Results, compare
+from fastinn.study.comparison import Comparison
+from fastinn.study.layers import Results, compare
 
 _FURTHER = {"differences": terminal.difference_table, "strata": terminal.strata_table}
 """Tables of parts that not every comparison has."""

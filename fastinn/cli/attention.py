@@ -26,7 +26,7 @@ from fastinn.embed import AttentionEncoder
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
 from fastinn.study.attention import compare_attention
-from fastinn.study.layers import Comparison
+from fastinn.study.comparison import Comparison
 
 
 def attention(

@@ -32,7 +32,7 @@ from fastinn.cli._options import (
 from fastinn.cli._run import run_comparison
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.report.folder import RunFolder
-from fastinn.study.layers import PAPER_DOCUMENTS, Comparison
+from fastinn.study.comparison import PAPER_DOCUMENTS, Comparison
 
 
 class Protocol(StrEnum):

@@ -8,7 +8,7 @@ from fastinn.cli._run import run_comparison
 from fastinn.embed import Corpus, Encoder
 from fastinn.embed.seeds import shipped_seeds
 from fastinn.report.folder import RunFolder
-from fastinn.study.layers import Comparison
+from fastinn.study.comparison import Comparison
 
 # A tour in under two minutes on two cores; so short a training gets further with fewer weights.
 _INN = INN(hidden=256, max_steps=250, batch_size=256, lr=3e-2)

@@ -8,8 +8,9 @@ import torch
 
 from fastinn.embed import AttentionEncoder, Corpus, Encoded, Source
 from fastinn.embed.tokens import Window
+from fastinn.study.comparison import Comparison
 from fastinn.study.intervals import target_means
-from fastinn.study.layers import Comparison, Record, Results, compare
+from fastinn.study.layers import Record, Results, compare
 
 LENGTH = "window length"
 """What the results call the baseline that knows how long a window is, and nothing else."""

@@ -6,9 +6,10 @@ from itertools import combinations
 import numpy as np
 
 from fastinn.align import INN, Hub
-from fastinn.embed.corpus import Split
+from fastinn.embed.corpus import SPLITS, Split
 from fastinn.study.held_out import HeldOut
-from fastinn.study.passes import Pass, View
+from fastinn.study.parts import Part, Parts
+from fastinn.study.passes import Pass, View, own_rows
 from fastinn.study.records import Record, Results, network_name, training_record
 from fastinn.study.scores import bijection_records, cycle_scored
 
@@ -21,6 +22,7 @@ def hub_results(
     inn: INN,
     common: str,
     held_out: HeldOut,
+    part: Part,
 ) -> Results:
     """Train a hub of views of several seeds, and score every pair through it, held-out.
 
@@ -30,6 +32,7 @@ def hub_results(
         inn: What is trained for each seed, unfitted.
         common: Seed whose space is the common one, or ``"consensus"``.
         held_out: What tells the test rows apart.
+        part: Where the results are kept.
 
     Returns:
         Scores of both directions of each pair, the training record, and the error round a
@@ -38,25 +41,27 @@ def hub_results(
     pivots = {seed: (seed, layer) for seed, layer in views}
     hub = Hub(inn, pivot=pivots.get(common))
     train, validation, test = (
-        {view: passes[split].rows[view].numpy() for view in views}
-        for split in ("train", "validation", "test")
+        {view: passes[split].rows[view].numpy()[own_rows(split)] for view in views}
+        for split in SPLITS
     )
-    hub.fit(train, validation=validation)
+    hub.fit(train, validation=validation, checkpoint=part.work("fit"))
     if hub.interrupted_:
         raise KeyboardInterrupt  # what is finished is kept; a hub cut short is not
     name = f"hub {network_name(inn).removesuffix(')')}, {common})"
-    scores = [
-        record
-        for a, b in combinations(views, 2)
-        for record in bijection_records(
-            name, hub.aligner(a, b), (a, b), (test[a], test[b]), held_out
-        )
-    ]
+    pairs = list(combinations(views, 2))
+
+    def scored(number: int) -> Results:
+        a, b = pairs[number]
+        rows = test[a], test[b]
+        return {"scores": bijection_records(name, hub.aligner(a, b), (a, b), rows, held_out)}
+
+    parts = Parts(part.work("scores"), part.settings).divided(len(pairs), scored)
+    scores = [record for found in parts for record in found["scores"]]
     worst = max(record.get("round_trip", 0.0) for record in scores)
     whole = ("all seeds", views[0][1]), (common, views[0][1])
     training = [training_record(name, *whole, hub, worst) | {"maps": len(hub.maps_)}]
     cycles = _cycle(name, hub, views, test, held_out)
-    return {"scores": scores, "training": training, "cycles": cycles}
+    return part.finish({"scores": scores, "training": training, "cycles": cycles})
 
 
 def _cycle(

@@ -2,107 +2,34 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import combinations, permutations, product
-from pathlib import Path
 from platform import python_version
-from typing import Literal, Self, TypeAlias, TypeVar
 
-import numpy as np
-from joblib import Parallel, delayed
-from sklearn.base import clone
+from sklearn.base import BaseEstimator
 
 from fastinn import distributed
-from fastinn.align import (
-    INN,
-    MLPMap,
-    PublishedBertINN,
-)
 from fastinn.distributed import progress
 from fastinn.embed import Corpus, EmbeddingStore, Source, Stream, stream
 from fastinn.embed.corpus import SPLITS, Split
-from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.stream import Readable
 from fastinn.study.accumulation import PAIRS, WITH_NULL, accumulated_size
+from fastinn.study.comparison import Comparison
 from fastinn.study.held_out import HeldOut
 from fastinn.study.hubs import CONSENSUS, hub_results
 from fastinn.study.intervals import Errors
 from fastinn.study.linear_family import LinearFamily
+from fastinn.study.networks import network_results
+from fastinn.study.parts import Parts
 from fastinn.study.passes import Pair, Pass, View, run_pass
-from fastinn.study.records import (
-    Record,
-    Results,
-    costs,
-    network_name,
-    score_record,
-    training_record,
-)
-from fastinn.study.scores import bijection_records, cycle_scored, map_scores
-
-PairRows: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
-Network = TypeVar("Network", INN, MLPMap)
+from fastinn.study.records import Record, Results, costs
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
 _SAVE_EVERY_SECONDS = 10
 
-# Of the protocol of Ren et al. 2023, arXiv 2305.14555.
-PAPER_SAMPLES = 1600
-
-# So many that the training split holds about as many of them as the networks may see.
-PAPER_DOCUMENTS = round(PAPER_SAMPLES / (SPLITS["train"][1] - SPLITS["train"][0]))
-
-
-@dataclass
-class Comparison:
-    """What to compare and how.
-
-    Attributes:
-        cells: Layer pairs of the linear family: ``"all"``, or ``"same-layer"`` only.
-        network_layers: Layers, negative ones counted from the end, at which an INN and two free
-            MLPs are trained for every pair, and cells ``(i, j)``, at which they are trained from
-            layer ``i`` of each seed to layer ``j`` of each other.
-        inn: The INN, unfitted.
-        published: BERT-INN to train beside it, unfitted; ``None``: none.
-        hub: Seed whose space one INN a seed is trained into, or ``"consensus"``, at each of the
-            ``network_layers`` that is no cell; ``None``: no hub.
-        mlp: The free network, unfitted.
-        max_rows: Rows the networks are trained on at most, the first of the training split; the
-            closed forms use all.
-        n_candidates: Held-out rows, the first, that retrieval searches.
-        n_jobs: Pairs whose networks are trained at the same time.
-        storage: Folder for the moments where memory does not hold them; ``None``: in memory.
-        tokens_per_block: Tokens that are read at once.
-        checkpoints: Folder in which a killed run finds how far its passes were; ``None``: none.
-    """
-
-    cells: Literal["all", "same-layer"] = "all"
-    network_layers: Sequence[int | tuple[int, int]] = (-1,)
-    inn: INN = field(default_factory=INN)
-    published: PublishedBertINN | None = None
-    hub: str | None = None
-    mlp: MLPMap = field(default_factory=MLPMap)
-    max_rows: int = 200_000
-    n_candidates: int = 10_000
-    n_jobs: int = 1
-    storage: Path | None = None
-    tokens_per_block: int = TOKENS_PER_BLOCK
-    checkpoints: Path | None = None
-
-    def as_published(self) -> Self:
-        """Return the same with the protocol of Ren et al.: 1600 samples, forward error, BERT-INN.
-
-        Their samples were sentences, so give it encoders of ``level="sentence"`` and no more
-        documents than leave as many to train on, for the closed forms use all.
-        """
-        forward = {"objective": "forward"}
-        return replace(
-            self,
-            inn=clone(self.inn).set_params(**forward),
-            published=clone(self.published or PublishedBertINN()).set_params(**forward),
-            max_rows=PAPER_SAMPLES,
-        )
+# Fields of a comparison that decide about its results, besides the networks.
+_OWN = ("cells", "network_layers", "hub", "max_rows", "n_candidates")
 
 
 def compare(
@@ -119,6 +46,10 @@ def compare(
     Maps are fitted on the training split, regularisation and checkpoints are chosen on the
     validation split, and every figure in the results is of the test split.
 
+    With ``how.checkpoints``, a run that was killed is gone on with: what it had finished is taken
+    over, and a network or hub goes on in the middle of its training. On a CPU the results are the
+    same bit for bit, but for the times in them. Under several ranks each does its share.
+
     Args:
         sources: Name of each seed and its encoder, or of each seed and its store; see
             :func:`fastinn.stream`.
@@ -133,7 +64,8 @@ def compare(
         The results, ready for :func:`fastinn.report.write_report` and JSON.
 
     Raises:
-        ValueError: If there are fewer than two seeds, their tokenizers differ, or a split is empty.
+        ValueError: If there are fewer than two seeds, their tokenizers differ, a split is empty,
+            or the checkpoints are damaged or of a run with other settings.
     """
     if len(sources) < 2:
         raise ValueError(f"there are {len(sources)} seeds to compare, expected two or more")
@@ -144,12 +76,13 @@ def compare(
     start = saved = time.perf_counter()
     networks = _network_pairs(sources, how.network_layers)
     text = stream(sources, corpus, tokens_per_block=how.tokens_per_block)
+    parts = _kept_parts(text, how)
     passes = _passes(text, how, networks)
     held_out = HeldOut.of(passes, text.level, how.n_candidates)
     errors = Errors(list(sources), held_out)
     results = _header(text, how, passes, title, command)
     try:
-        for part in _parts(sources, how, passes, networks, held_out):
+        for part in _parts(sources, how, passes, networks, held_out, parts):
             _add(results, errors.taken(part))
             if "training" in part:
                 results["costs"] = costs(results["training"])
@@ -170,20 +103,18 @@ def _parts(
     passes: dict[Split, Pass],
     networks: list[Pair],
     held_out: HeldOut,
+    parts: Parts,
 ) -> Iterator[Results]:
     """Yield the parts of the results, cheap ones first."""
     linear = LinearFamily(passes, held_out)
     cells = list(_cells(encoders, how.cells))
-    solved = linear.cells(cells)
+    solved = linear.cells(cells, parts.of("linear"))
     yield from progress(solved, "linear maps", total=len(cells), unit=" cells")
     spectra = [(a, b) for a, b in networks if a[1] == b[1]]
     if spectra:
-        yield {
-            "spectra": [linear.spectrum(*pair) for pair in spectra],
-            "null_band": linear.null_band(spectra),
-        }
-    yield from _networks(networks, how, passes, held_out)
-    yield from _hubs(encoders, how, passes, held_out)
+        yield linear.spectra(spectra, parts.of("spectra"))
+    yield from network_results(networks, how, passes, held_out, parts)
+    yield from _hubs(encoders, how, passes, held_out, parts.of("hubs"))
 
 
 def _add(results: Results, part: Results) -> None:
@@ -195,111 +126,22 @@ def _add(results: Results, part: Results) -> None:
             results[name] = records
 
 
-def _networks(
-    pairs: Sequence[Pair], how: Comparison, passes: dict[Split, Pass], held_out: HeldOut
-) -> Iterator[Results]:
-    """Train the networks of each pair; pairs run side by side, a process each."""
-    # A second thread speeds up a network less than a second pair beside it.
-    parallel = Parallel(n_jobs=how.n_jobs, return_as="generator")
-    jobs = (delayed(_network_scores)(pair, how, _rows_of(pair, passes), held_out) for pair in pairs)
-    done = progress(parallel(jobs), "networks", total=len(pairs), unit=" pairs")
-    bijections: dict[Pair, list[INN]] = {}
-    triangles = _triangles(pairs)
-    wanted = {side for triangle in triangles for side in combinations(triangle, 2)}
-    for pair, (part, trained) in zip(pairs, done, strict=True):
-        if pair in wanted:
-            bijections[pair] = trained
-        yield part
-    test = passes["test"].rows
-    cycles = (_cycles(t, bijections, test[t[0]].numpy(), held_out) for t in triangles)
-    yield {"cycles": [record for records in cycles for record in records]}
-
-
-def _triangles(pairs: Sequence[Pair]) -> list[tuple[View, View, View]]:
-    """Return the first three seeds of each layer at which all their pairs are trained."""
-    found: dict[int, tuple[View, View, View]] = {}
-    known = set(pairs)
-    for a, b in pairs:
-        for _, c in (pair for pair in pairs if pair[0] == b):
-            if (a, c) in known and a[1] == b[1] == c[1]:
-                found.setdefault(a[1], (a, b, c))
-    return list(found.values())
-
-
-def _cycles(
-    triangle: tuple[View, View, View],
-    bijections: Mapping[Pair, Sequence[INN]],
-    x: np.ndarray,
-    held_out: HeldOut,
-) -> Iterator[Record]:
-    """Say how far pairwise maps, which know nothing of each other, lead from where they began."""
-    a, b, c = triangle
-    for ab, bc, ac in zip(bijections[a, b], bijections[b, c], bijections[a, c], strict=True):
-        maps = (ab.transform, bc.transform, ac.inverse_transform)
-        yield cycle_scored(network_name(ab), triangle, maps, x, held_out)
-
-
 def _hubs(
     encoders: Mapping[str, Readable],
     how: Comparison,
     passes: dict[Split, Pass],
     held_out: HeldOut,
+    parts: Parts,
 ) -> Iterator[Results]:
     """Train a hub at every layer at which single pairs are trained."""
     if how.hub is None:
         return
     layers = [layer for layer in how.network_layers if isinstance(layer, int)]
-    for layer in progress(layers, "hubs"):
+    kept = parts.kept(len(layers))
+    for number, layer in enumerate(progress(layers, "hubs")):
         views = [_view(encoders, seed, layer) for seed in encoders]
-        yield hub_results(views, passes, how.inn, how.hub, held_out)
-
-
-def _rows_of(pair: Pair, passes: dict[Split, Pass]) -> PairRows:
-    """Return the rows of both views as arrays, which processes share without a copy.
-
-    Under several ranks all train one network together, each on its part of the rows.
-    """
-    mine = slice(distributed.rank(), None, distributed.world_size())
-    parts = {"train": mine, "validation": mine, "test": slice(None)}
-    a, b = pair
-    return {
-        split: (done.rows[a].numpy()[parts[split]], done.rows[b].numpy()[parts[split]])
-        for split, done in passes.items()
-    }
-
-
-def _network_scores(
-    pair: Pair, how: Comparison, rows: PairRows, held_out: HeldOut
-) -> tuple[Results, list[INN]]:
-    """Train bijections and a free network a direction on one pair, and score them held-out."""
-    a, b = pair
-    x, y = rows["test"]
-    scores, training, bijections = [], [], []
-    for template in (how.inn, how.published):
-        if template is not None:
-            fitted = _trained(template, how, rows)
-            name = network_name(fitted)
-            both = bijection_records(name, fitted, (a, b), (x, y), held_out)
-            scores += both
-            training.append(training_record(name, a, b, fitted, both[0]["round_trip"]))
-            bijections.append(fitted)
-    reversed_rows: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
-    for source, target, its_rows in ((a, b, rows), (b, a, reversed_rows)):
-        free = _trained(how.mlp, how, its_rows)
-        found = map_scores(free, *its_rows["test"], held_out)
-        scores.append(score_record("MLP (free)", source, target, found))
-    return {"scores": scores, "training": training}, bijections
-
-
-def _trained(template: Network, how: Comparison, rows: PairRows) -> Network:
-    """Fit a copy of ``template``, the checkpoint chosen on the validation rows."""
-    fitted = clone(template)
-    if how.n_jobs > 1:
-        fitted.set_params(progress=False)  # bars of several processes would overwrite each other
-    fitted.fit(*rows["train"], validation=rows["validation"])
-    if fitted.interrupted_:
-        raise KeyboardInterrupt  # what is finished is kept; a map cut short is not
-    return fitted
+        found = parts[number].found() if kept[number] else None
+        yield found or hub_results(views, passes, how.inn, how.hub, held_out, parts[number])
 
 
 def _cells(encoders: Mapping[str, Readable], cells: str) -> Iterator[Pair]:
@@ -350,6 +192,30 @@ def _passes(text: Stream, how: Comparison, networks: list[Pair]) -> dict[Split, 
         )
         for split in SPLITS
     }
+
+
+def _kept_parts(text: Stream, how: Comparison) -> Parts:
+    """Return what a killed run has finished, and must have been of the same data and settings."""
+    settings = {
+        **text.identity(),
+        "views": [[*view, width] for view, width in text.n_features.items()],
+        **{name: getattr(how, name) for name in _OWN},
+        **_parameters("INN", how.inn),
+        **_parameters("BERT-INN", how.published),
+        **_parameters("MLP", how.mlp),
+        "ranks": distributed.world_size(),
+        **{f"version of {name}": found for name, found in versions().items()},
+    }
+    parts = Parts(None if how.checkpoints is None else how.checkpoints / "parts", settings)
+    parts.claim()
+    return parts
+
+
+def _parameters(name: str, template: BaseEstimator | None) -> Record:
+    if template is None:
+        return {name: None}
+    decisive = {k: v for k, v in template.get_params().items() if k != "progress"}
+    return {name: type(template).__name__} | {f"{name} {k}": v for k, v in decisive.items()}
 
 
 def _header(

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastinn.align import CCA, PWCCA, SVCCA, LinearMap, PairScores, Procrustes, all_pairs
@@ -12,6 +11,7 @@ from fastinn.align.moment import Factors, MomentAligner
 from fastinn.embed.corpus import Split
 from fastinn.metrics import error_scores, linear_cka_moments, similarity_moments
 from fastinn.study.held_out import HeldOut
+from fastinn.study.parts import Parts
 from fastinn.study.passes import Pair, Pass, View
 from fastinn.study.records import Record, Results, score_record
 from fastinn.study.scores import map_scores
@@ -50,18 +50,33 @@ class LinearFamily:
         self._null = Factors(self.passes["train"].moments.mispaired)
         self._null_test = Factors(self.passes["test"].moments.mispaired)
 
-    def cells(self, cells: Sequence[Pair]) -> Iterator[Results]:
-        """Yield the scores and similarities of each cell; neighbours are solved together."""
-        for start in range(0, len(cells), _CELLS_AT_ONCE):
-            together = cells[start : start + _CELLS_AT_ONCE]
-            found = all_pairs(
-                self._train, together, test=self._test, validation=self._validation, spectra=True
-            )
-            for place, (a, b) in enumerate(together):
-                yield {
-                    "scores": self._scores(found, place, a, b),
-                    "similarities": self._similarities(found, place, a, b),
-                }
+    def cells(self, cells: Sequence[Pair], parts: Parts) -> Iterator[Results]:
+        """Yield the scores and similarities of each cell; neighbours are solved together.
+
+        Args:
+            cells: Pairs of views.
+            parts: Where what is finished is kept.
+        """
+        starts = range(0, len(cells), _CELLS_AT_ONCE)
+
+        def solved(number: int) -> Results:
+            start = starts[number]
+            return {"cells": self._solved(cells[start : start + _CELLS_AT_ONCE])}
+
+        for part in parts.divided(len(starts), solved):
+            yield from part["cells"]
+
+    def _solved(self, together: Sequence[Pair]) -> list[Results]:
+        found = all_pairs(
+            self._train, together, test=self._test, validation=self._validation, spectra=True
+        )
+        return [
+            {
+                "scores": self._scores(found, place, a, b),
+                "similarities": self._similarities(found, place, a, b),
+            }
+            for place, (a, b) in enumerate(together)
+        ]
 
     def _scores(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
         """Score each map both ways: bijections by their inverse, others by a second map."""
@@ -114,17 +129,28 @@ class LinearFamily:
             nulls[name] = similarity_moments(aligner, self._null_test, a, b)
         return nulls | {"linear CKA": linear_cka_moments(self._null_test, a, b)}
 
-    def spectrum(self, a: View, b: View) -> Record:
-        """Return all canonical correlations of a pair at one layer, on the training rows."""
-        correlations = self._train.correlations(a, b)
-        return {"a": a[0], "b": b[0], "layer": a[1], "correlations": correlations.tolist()}
+    def spectra(self, pairs: Sequence[Pair], parts: Parts) -> Results:
+        """Return all canonical correlations of each pair at one layer, on the training rows.
 
-    def null_band(self, pairs: Sequence[Pair]) -> Record:
-        """Return the range of the spectra of mispaired rows, index by index, over ``pairs``."""
-        spectra = [self._null.correlations(a, b) for a, b in pairs]
-        shortest = min(map(len, spectra))
-        stacked = torch.stack([spectrum[:shortest] for spectrum in spectra])
-        return {"low": stacked.amin(dim=0).tolist(), "high": stacked.amax(dim=0).tolist()}
+        Args:
+            pairs: Views of the same layer, one pair or more.
+            parts: Where what is finished is kept.
+
+        Returns:
+            The ``"spectra"``, and as ``"null_band"`` the range of those of mispaired rows, index
+            by index, over the pairs.
+        """
+
+        def correlated(number: int) -> Results:
+            a, b = pairs[number]
+            found, null = (f.correlations(a, b).tolist() for f in (self._train, self._null))
+            spectrum = {"a": a[0], "b": b[0], "layer": a[1], "correlations": found}
+            return {"spectrum": spectrum, "null": null}
+
+        found = list(parts.divided(len(pairs), correlated))
+        by_index = list(zip(*(part["null"] for part in found), strict=False))
+        band = {"low": [min(of) for of in by_index], "high": [max(of) for of in by_index]}
+        return {"spectra": [part["spectrum"] for part in found], "null_band": band}
 
 
 def _closed_form(method: str, ridge: Tensor | None, place: int, way: int) -> MomentAligner:

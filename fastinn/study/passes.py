@@ -8,9 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+import fastinn
 from fastinn import distributed
 from fastinn._checkpoint import Interval, check_settings, rank_folder
 from fastinn._types import Precision
+from fastinn.embed.corpus import Split
 from fastinn.embed.paired import Block, Stream, position_of
 from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
 from fastinn.study._sample import Sample
@@ -43,6 +45,16 @@ class Pass:
     def documents(self) -> Tensor:
         """Document number of each sampled row, shape ``(n,)``."""
         return self.keys[:, 0]
+
+
+def own_rows(split: Split) -> slice:
+    """Return which sampled rows of a split this rank works on.
+
+    Several ranks train networks together, each on its part of the rows; test rows are whole.
+    """
+    if split == "test":
+        return slice(None)
+    return slice(distributed.rank(), None, distributed.world_size())
 
 
 def run_pass(
@@ -219,6 +231,7 @@ def _settings(
         "mispaired": mispaired,
         "sampled with keys": [list(view) for view in sample.views],
         "max_rows": sample.max_rows,
+        "fastinn": fastinn.__version__,
         **stream.identity(),
     }
 

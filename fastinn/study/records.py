@@ -10,6 +10,8 @@ Results: TypeAlias = dict[str, Any]
 
 _SCORES = ("r2", "relative_mse", "mse", "l2", "cosine", "retrieval", "round_trip", "sums")
 
+_LAYERS = ("layer", "source_layer", "target_layer", "layer_a", "layer_b")
+
 
 def score_record(
     method: str, source: View, target: View, scores: Mapping[str, Any], *, inverse: bool = False
@@ -72,6 +74,18 @@ def costs(training: list[Record]) -> list[Record]:
         entry["maps"] += record["maps"]
         entry["seconds"] += record["fit_seconds"]
     return list(found.values())
+
+
+def restored(value: Any) -> Any:
+    """Undo what JSON does to records: a layer that is a head of one is a tuple again."""
+    if isinstance(value, list):
+        return [restored(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: tuple(entry) if name in _LAYERS and isinstance(entry, list) else restored(entry)
+        for name, entry in value.items()
+    }
 
 
 def is_of(method: str, family: str) -> bool:
