@@ -1,15 +1,22 @@
 """Runs that are killed and go on: what the subprocesses of the reliability tests do."""
 
+import json
+import os
+import signal
 import time
 from pathlib import Path
 
 import torch
 
-from fastinn import distributed
+from fastinn import EmbeddingStore, _checkpoint, distributed
 from fastinn._saved import save_tensors
-from fastinn.align import INN, Hub, _checkpoints
+from fastinn.align import INN, Hub, MLPMap, PublishedBertINN, _checkpoints
 from fastinn.embed.reading import Position
 from fastinn.embed.stream import Block
+from fastinn.study import passes
+from fastinn.study.comparison import Comparison
+from fastinn.study.layers import compare
+from fastinn.study.parts import Part
 from fastinn.study.passes import run_pass
 
 SEEDS, LAYERS, WIDTH = ("a", "b"), (0, 1), 6
@@ -148,6 +155,61 @@ def hub_to(folder, *, every=0.0, streamed=False, checkpoint=True, pivot=None, **
     hub.save(folder / f"hub-{distributed.rank()}")
 
 
+def small_comparison(folder, **changed):
+    """Everything that a comparison trains, in miniature."""
+    small = {"n_couplings": 2, "hidden": 16, "max_steps": 12, "progress": False}
+    return Comparison(
+        **{
+            "cells": "same-layer",
+            "inn": INN(**small),
+            "published": PublishedBertINN(max_steps=4, progress=False),
+            "mlp": MLPMap(max_steps=6, hidden=16, progress=False),
+            "hub": "consensus",
+            "checkpoints": Path(folder) / "checkpoint",
+            **changed,
+        }
+    )
+
+
+def compare_to(folder, *, stores, checkpoint=True, n_jobs=1, dies_after=None):
+    """Compare the seeds in stores, with a checkpoint at every step, and save the results."""
+    _checkpoints._EVERY_SECONDS, _checkpoint._SHARE = 0.0, 1.0
+    if dies_after is not None:
+        die_after_saves(dies_after, folder)
+    how = small_comparison(folder, n_jobs=n_jobs, **({} if checkpoint else {"checkpoints": None}))
+    results = compare({Path(path).name: EmbeddingStore(path) for path in stores}, None, how)
+    text = json.dumps(untimed(results))
+    (Path(folder) / f"results-{distributed.rank()}.json").write_text(text)
+
+
+def untimed(results):
+    """Results but for the times in them, which no two runs share."""
+    kept = {name: value for name, value in results.items() if name not in ("created", "seconds")}
+    for name, time_ in (("training", "fit_seconds"), ("costs", "seconds")):
+        kept[name] = [{k: v for k, v in record.items() if k != time_} for record in kept[name]]
+    return kept
+
+
+def die_after_saves(n, folder):
+    """Kill this process right after its n-th checkpoint or finished part; leave a note of it."""
+    saved = []
+
+    def deadly(save):
+        def saving(*args):
+            result = save(*args)
+            saved.append(1)
+            if len(saved) == n:
+                (Path(folder) / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return saving
+
+    _checkpoints.Checkpoints.save = deadly(_checkpoints.Checkpoints.save)
+    passes._Kept.save = deadly(passes._Kept.save)
+    Part.keep = deadly(Part.keep)
+
+
 def wait_for_rank(folder, *, seconds):
     """Work longer on rank 1 than the other waits elsewhere."""
     with distributed.patient():
@@ -156,7 +218,7 @@ def wait_for_rank(folder, *, seconds):
     assert (Path(folder) / "done-1").exists()
 
 
-JOBS = {"pass": pass_to, "fit": fit_to, "hub": hub_to, "wait": wait_for_rank}
+JOBS = {"pass": pass_to, "fit": fit_to, "hub": hub_to, "compare": compare_to, "wait": wait_for_rank}
 
 
 def run(job, folder, options):

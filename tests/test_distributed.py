@@ -202,12 +202,42 @@ def test_the_command_compare_does_not_depend_on_the_number_of_ranks(stored, tmp_
     one, two = (json.loads((tmp_path / n / "results.json").read_text()) for n in "12")
     assert two["corpus"]["documents"] == one["corpus"]["documents"]
     assert len(one["scores"]) == 4 * 2 * 4
-    for found, expected in zip(two["scores"], one["scores"], strict=True):
+    assert_same_scores(two["scores"], one["scores"])
+
+
+def assert_same_scores(records, others):
+    """Records are equal but for scores, which agree to the precision of their moments."""
+    for found, expected in zip(records, others, strict=True):
         scores = {name: value for name, value in expected.items() if isinstance(value, float)}
         assert {k: found[k] for k in scores} == pytest.approx(scores, rel=0, abs=R2_HIGH)
         assert {k: v for k, v in found.items() if k not in scores} == {
             k: v for k, v in expected.items() if k not in scores
         }
+
+
+@pytest.mark.campaign("R9")
+@pytest.mark.parametrize("saves", [3, 20, 45], ids=["passes", "networks", "hub"])
+def test_a_killed_rank_of_a_comparison_goes_on(stored, tmp_path, saves):
+    """All train together and divide the rest; the results are those of ranks that were let be."""
+    options = {"stores": list(map(str, stored))}
+    whole = torchrun(2, "compare", tmp_path / "whole", {**options, "checkpoint": False})
+    dying = {**options, "dies": 1, "saves": saves}
+    killed = torchrun(2, "compare", tmp_path / "killed", dying, restarts=1)
+    assert (killed / "died").exists()
+    expected = (whole / "results-0.json").read_text()
+    for folder, rank in ((whole, 1), (killed, 0), (killed, 1)):
+        assert (folder / f"results-{rank}.json").read_text() == expected
+
+
+def test_attention_does_not_depend_on_the_number_of_ranks(seeds, text, tmp_path):
+    options = [*text, "--max-length", 16, "--layers", "1,3", "--networks", "", "--json", "--out"]
+    for n in (1, 2):
+        fastinn(n, "attention", *seeds, *options, tmp_path / str(n))
+    one, two = (json.loads((tmp_path / n / "results.json").read_text()) for n in "12")
+    assert_same_scores(two["scores"], one["scores"])
+    assert_same_scores(two["heads"]["scores"], one["heads"]["scores"])
+    assert_same_scores(two["baseline"], one["baseline"])
+    assert not (tmp_path / "2" / "checkpoints").exists()
 
 
 def free_port():
@@ -217,6 +247,12 @@ def free_port():
 
 
 def start_ranks(n, folder, ranks, *, timeout, job="fit", **options):
+    """Start some of ``n`` ranks of a job."""
+    options = json.dumps(options or {"max_steps": 10**6})
+    return start_processes(n, ranks, [str(MAIN), job, str(folder), options], timeout=timeout)
+
+
+def start_processes(n, ranks, command, *, timeout):
     """Start some of ``n`` ranks without a launcher, which would end the others by itself."""
     common = {
         "WORLD_SIZE": str(n),
@@ -224,11 +260,9 @@ def start_ranks(n, folder, ranks, *, timeout, job="fit", **options):
         "MASTER_PORT": str(free_port()),
         "FASTINN_TIMEOUT": str(timeout),
     }
-    options = json.dumps(options or {"max_steps": 10**6})
-    command = [sys.executable, str(MAIN), job, str(folder), options]
     return [
         subprocess.Popen(
-            command,
+            [sys.executable, *command],
             env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **common),
             stderr=subprocess.PIPE,
             text=True,
@@ -294,6 +328,20 @@ def test_a_rank_that_dies_at_work_is_not_waited_for(tmp_path):
 def test_a_rank_that_never_joins_is_not_waited_for(tmp_path):
     (alone,) = start_ranks(2, tmp_path, (0,), timeout=3)
     assert "rank 0 of 2: joining the other ranks failed" in ends_with_an_error(alone)
+
+
+COMMANDS_OF_ONE = ["sanity", "stitch a b --data c", "finetune a --data c --out d", "seeds list"]
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_ONE)
+def test_a_command_that_does_not_divide_its_work_refuses_ranks(command):
+    ranks = start_processes(2, (0, 1), ["-m", "fastinn", *command.split()], timeout=60)
+    errors = [ends_with_an_error(rank) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    name = command.split()[0]
+    assert errors[0].startswith(f"fastinn: {name} does not divide its work and 2 ranks were")
+    assert "run it without torchrun" in errors[0]
+    assert errors[1] == ""
 
 
 def test_a_single_process_talks_to_nobody():

@@ -25,6 +25,7 @@ from fastinn.cli import (
     store,
 )
 from fastinn.cli._allocator import give_back_large_buffers
+from fastinn.cli._ranks import check_ranks
 from fastinn.cli._terminal import complain
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.callback()(check_ranks)
 app.command()(demo.demo)
 app.command()(extract.extract)
 app.command()(moments.moments)

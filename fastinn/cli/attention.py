@@ -56,13 +56,16 @@ def attention(
         inn=INN(max_steps=max_steps, random_state=random_state),
         mlp=MLPMap(random_state=random_state),
         n_jobs=processors(),
+        checkpoints=folder.checkpoints,
     )
     text = corpus_of(corpus, column, documents)
     results = compare_attention(encoders, text, how, command=command_line(), save=folder.save)
+    page = folder.report(results)
+    folder.finish()
     show(results, as_json, terminal.score_table)
     if not as_json:
         show(results, as_json, terminal.baseline_table)
-    say(as_json, f"Report: {folder.report(results)}")
+    say(as_json, f"Report: {page}")
 
 
 def _encoder(model: str, layers: str, max_length: int) -> AttentionEncoder:

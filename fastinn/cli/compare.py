@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from fastinn import distributed
 from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.cli._options import (
     INN_STEPS,
@@ -95,7 +94,7 @@ def compare(
         hub=None if hub is None else name(hub),
         mlp=MLPMap(random_state=random_state),
         max_rows=max_rows,
-        n_jobs=1 if distributed.world_size() > 1 else jobs or processors(),
+        n_jobs=jobs or processors(),
         storage=storage,
         tokens_per_block=tokens_per_block,
         checkpoints=folder.checkpoints,

@@ -114,7 +114,7 @@ def compare_attention(
     found = compare(
         layers,
         corpus,
-        how,
+        _kept_in(how, "layers"),
         title=title,
         command=command,
         save=lambda so_far: save(_described(so_far)),
@@ -122,7 +122,7 @@ def compare_attention(
     heads = compare(
         {**encoders, LENGTH: WindowLength(next(iter(encoders.values())))},
         corpus,
-        replace(how, cells="all", network_layers=()),
+        replace(_kept_in(how, "heads"), cells="all", network_layers=()),
     )
     results = _described(found) | {"heads": _by_head(heads)}
     results |= _of_length(layers, encoders, corpus, how)
@@ -139,11 +139,17 @@ def _of_length(
     """Map the length of a window into the layers of each seed; seeds are read one by one."""
     linear = replace(how, cells="all", network_layers=())
     scores = []
-    for name, layer in layers.items():
+    for number, (name, layer) in enumerate(layers.items()):
         length = WindowLength(encoders[name], encoders[name].n_heads)
-        found = compare({LENGTH: length, name: layer}, corpus, linear)["scores"]
+        kept = _kept_in(linear, f"length-{number}")
+        found = compare({LENGTH: length, name: layer}, corpus, kept)["scores"]
         scores += [_sourceless(record) for record in found if record["source"] == LENGTH]
     return {"baseline": scores, "baseline_means": target_means(scores)}
+
+
+def _kept_in(how: Comparison, name: str) -> Comparison:
+    """Return the same with checkpoints in a folder of its own."""
+    return replace(how, checkpoints=how.checkpoints and how.checkpoints / name)
 
 
 def _sourceless(record: Record) -> Record:
