@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from interrupted import untimed
+from test_checkpoints import StopError
 from tiny_seeds import make_texts
 from tolerances import R2_HIGH
 
@@ -12,6 +14,7 @@ from fastinn import Corpus
 from fastinn.align import INN, LinearMap, MLPMap
 from fastinn.embed import AttentionEncoder, stream
 from fastinn.metrics import linear_cka
+from fastinn.study import attention
 from fastinn.study.attention import LENGTH, LayerAttention, WindowLength, compare_attention
 from fastinn.study.layers import Comparison
 
@@ -31,12 +34,32 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def results(encoders, corpus):
-    how = Comparison(
+    return compare_attention(encoders, corpus, small())
+
+
+def small(**changed):
+    return Comparison(
         network_layers=[-1],
         inn=INN(max_steps=5, n_couplings=2, progress=False),
         mlp=MLPMap(max_steps=5, hidden=16, progress=False),
+        **changed,
     )
-    return compare_attention(encoders, corpus, how)
+
+
+def test_a_comparison_of_attention_goes_on(results, encoders, corpus, tmp_path, monkeypatch):
+    """What was finished of layers and heads is taken over, heads told apart as before."""
+    how = small(checkpoints=tmp_path)
+
+    def stop(*args, **kwargs):
+        raise StopError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attention, "_of_length", stop)
+        with pytest.raises(StopError):
+            compare_attention(encoders, corpus, how)
+    monkeypatch.setattr(INN, "fit", stop)
+    found = compare_attention(encoders, corpus, how)
+    assert untimed(found) == untimed(results)
 
 
 def rows(sources, corpus, split, view):

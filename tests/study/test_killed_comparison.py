@@ -1,5 +1,6 @@
 """Comparisons that are killed and go on: nothing that was finished is lost, or made again."""
 
+import json
 import subprocess
 import sys
 import time
@@ -59,9 +60,12 @@ def kill_after_saves(folder, stores, counts):
         pytest.param([29] * 9, 4, id="evenly"),
     ],
 )
-def test_a_killed_comparison_ends_as_one_that_was_not(stores, whole, tmp_path, counts, kills):
+def test_a_killed_comparison_ends_as_one_that_was_not(
+    stores, whole, tmp_path, trials, counts, kills
+):
     """Killed in passes, linear maps, networks, between pairs, in the hub and in its scores."""
-    assert kill_after_saves(tmp_path, stores, counts) >= kills
+    trials.n += kill_after_saves(tmp_path, stores, counts)
+    assert trials.n >= kills
     assert results(tmp_path) == whole
 
 
@@ -105,6 +109,41 @@ def test_a_killed_comparison_whose_pairs_are_trained_side_by_side(stores, tmp_pa
     assert not (killed / "results-0.json").exists()
     assert side_by_side(killed, stores).wait(120) == 0
     assert results(killed) == results(whole)
+
+
+def command(stores, out, *options):
+    """Start ``fastinn compare``."""
+    arguments = ["compare", *stores, "--max-steps", "30", "--hub", "consensus", "--jobs", "1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastinn", *arguments, "--out", str(out), *options],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def written(folder):
+    found = json.loads((folder / "results.json").read_text())
+    return {k: v for k, v in interrupted.untimed(found).items() if k != "command"}
+
+
+def test_the_command_goes_on_after_a_kill(stores, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert command(stores, whole).wait(200) == 0
+    process = command(stores, killed)
+    wait_until((killed / "checkpoints/parts/networks/000000/part.safetensors").exists)
+    process.kill()
+    process.wait()
+    other = command(stores, killed, "--random-state", "1")
+    _, error = other.communicate(timeout=200)
+    assert other.returncode == 2
+    assert error.count("\n") == 1
+    assert "random_state=0 and this run has INN random_state=1; resume with the same" in error
+    assert command(stores, killed).wait(200) == 0
+    assert written(killed) == written(whole)
+    assert (killed / "report.html").exists()
+    assert not (killed / "checkpoints").exists()
 
 
 @pytest.fixture
@@ -156,11 +195,11 @@ def test_what_is_finished_is_not_made_again(stopped, seeds_in_stores, monkeypatc
 )
 def test_checkpoints_of_other_settings_are_refused(stopped, seeds_in_stores, changed, message):
     """Before anything is read or written."""
-    written = []
+    saved = []
     how = replace(interrupted.small_comparison(stopped), **changed)
     with pytest.raises(ValueError, match=message):
-        compare(seeds_in_stores, None, how, save=written.append)
-    assert not written
+        compare(seeds_in_stores, None, how, save=saved.append)
+    assert not saved
 
 
 def test_checkpoints_of_another_version_are_refused(stopped, seeds_in_stores, monkeypatch):
