@@ -9,6 +9,7 @@ from sklearn.base import clone
 
 from fastinn.align import CCA, INN, Hub, LinearMap, Procrustes, load_aligner
 from fastinn.moments import Moments, load_checkpoint, save_checkpoint
+from fastinn.study.parts import Part
 
 
 def make_rows(seed=0, n=60, d=4):
@@ -63,6 +64,12 @@ def _load_checkpoint(folder):
     return moments.update({"a": X, "b": Y}), place
 
 
+def _load_part(folder):
+    if (found := Part(folder, {"cells": "all"}).found()) is None:
+        raise FileNotFoundError("no part of results")
+    return found
+
+
 SAVED = {
     "procrustes": _aligner(Procrustes()),
     "linear": _aligner(LinearMap()),
@@ -85,5 +92,11 @@ SAVED = {
         lambda both, folder: save_checkpoint(folder / "c.safetensors", *both),
         _load_checkpoint,
         lambda both: [*_totals(both[0]), torch.tensor(both[1]["row"])],
+    ),
+    "part": Saved(
+        lambda seed: {"scores": [{"r2": make_rows(seed)[0].tolist(), "layer": seed}]},
+        lambda results, folder: Part(folder, {"cells": "all"}).keep(results),
+        _load_part,
+        lambda results: [torch.tensor(results["scores"][0][name]) for name in ("r2", "layer")],
     ),
 }

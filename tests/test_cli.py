@@ -157,6 +157,17 @@ def test_compare_refuses_a_folder_that_holds_another_run(run, seeds, corpus, tmp
     assert (tmp_path / "results.json").read_text() == "{}"
 
 
+def test_a_finished_run_is_not_gone_on_with(run, stored, tmp_path, monkeypatch):
+    """Even if it was killed while its checkpoints went."""
+    with monkeypatch.context() as patched:
+        patched.setattr("fastinn.report.folder.shutil.rmtree", lambda *args, **kwargs: None)
+        assert run("moments", *stored, "--out", tmp_path)[0] == 0
+    code, _, stderr = run("moments", *stored, "--out", tmp_path)
+    assert code == 2
+    assert "holds another run" in stderr
+    assert not list(tmp_path.glob("checkpoints*"))
+
+
 @pytest.mark.parametrize("method", ["inn", "bert-inn", "mlp", "cca", "procrustes", "linear"])
 def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
     out = tmp_path / "map"

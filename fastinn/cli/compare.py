@@ -77,7 +77,7 @@ def compare(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every pair of models, layer by layer, on held-out documents.
+    """Compare every pair of models, layer by layer, on held-out documents; a killed run goes on.
 
     Example: fastinn compare google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """

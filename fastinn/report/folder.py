@@ -32,11 +32,13 @@ class RunFolder:
 
     def __init__(self, path: Path, *, overwrite: bool, mark: str = "results.json") -> None:
         self.path, self.checkpoints = path, path / "checkpoints"
+        self._dropped = path / "checkpoints.dropped"
         if distributed.is_main():
             self._claim(overwrite, mark)
         distributed.broadcast("claimed")  # nobody reads checkpoints that are about to go
 
     def _claim(self, overwrite: bool, mark: str) -> None:
+        shutil.rmtree(self._dropped, ignore_errors=True)
         if overwrite:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         elif (self.path / mark).exists() and not self.checkpoints.exists():
@@ -64,5 +66,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Let go of the checkpoints: there is nothing left to go on with."""
-        if distributed.is_main():
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if distributed.is_main() and self.checkpoints.exists():
+            # At once: a run must not go on with what a kill leaves of them.
+            self.checkpoints.rename(self._dropped)
+            shutil.rmtree(self._dropped, ignore_errors=True)

@@ -35,7 +35,7 @@ class Comparison:
         max_rows: Rows the networks are trained on at most, the first of the training split; the
             closed forms use all.
         n_candidates: Held-out rows, the first, that retrieval searches.
-        n_jobs: Pairs whose networks are trained at the same time.
+        n_jobs: Pairs whose networks are trained at the same time; several ranks train one together.
         storage: Folder for the moments where memory does not hold them; ``None``: in memory.
         tokens_per_block: Tokens that are read at once.
         checkpoints: Folder in which a killed run finds what it had finished and how far it was;

@@ -215,6 +215,18 @@ def test_checkpoints_of_other_seeds_are_refused(stopped, seeds_in_stores):
         compare(fewer, None, interrupted.small_comparison(stopped))
 
 
+def test_checkpoints_of_another_text_are_refused(three_seeds, corpus, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise StopError
+
+    monkeypatch.setattr(networks._PairWork, "results", stop)
+    how = interrupted.small_comparison(tmp_path)
+    with pytest.raises(StopError):
+        compare(three_seeds, corpus, how)
+    with pytest.raises(ValueError, match=r"was made with text.* give another folder"):
+        compare(three_seeds, corpus.head(100), how)
+
+
 def test_a_damaged_part_is_named(stopped, seeds_in_stores):
     path = next(stopped.rglob("networks/*1/part.safetensors"))
     content = bytearray(path.read_bytes())
