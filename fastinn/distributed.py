@@ -196,13 +196,15 @@ def all_equal(value: Any, what: str) -> None:
         what: What to call it.
 
     Raises:
-        ValueError: On every rank, if one differs from rank 0; it is named.
+        ValueError: On every rank, if one differs from rank 0; it is named, and of a dictionary
+            the first entry that differs.
     """
     first, *others = gather(value)
     for number, other in enumerate(others, start=1):
         if other != first:
+            entry, one, another = _first_difference(first, other)
             raise ValueError(
-                f"{what} is {first!r} on rank 0 and {other!r} on rank {number}; "
+                f"{what}{entry} is {one!r} on rank 0 and {another!r} on rank {number}; "
                 "start all ranks with the same arguments"
             )
 
@@ -230,6 +232,15 @@ def patient() -> Iterator[None]:
 def share_of(n: int) -> int:
     """Return how many of ``n`` things fall to this rank: equally many but for the remainder."""
     return n // world_size() + (rank() < n % world_size())
+
+
+def _first_difference(one: Any, another: Any) -> tuple[str, Any, Any]:
+    """Return the name of the first entry in which two differ, if they have entries, and both."""
+    if isinstance(one, dict) and isinstance(another, dict):
+        for name in one | another:
+            if one.get(name) != another.get(name):
+                return f" ({name})", one.get(name), another.get(name)
+    return "", one, another
 
 
 def _join(backend: str, timeout: timedelta) -> None:

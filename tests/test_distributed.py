@@ -216,7 +216,14 @@ def assert_same_scores(records, others):
 
 
 @pytest.mark.campaign("R9")
-@pytest.mark.parametrize("saves", [3, 20, 45], ids=["passes", "networks", "hub"])
+@pytest.mark.parametrize(
+    "saves",
+    [
+        pytest.param(3, id="passes", marks=pytest.mark.campaign("R9", full=True)),
+        pytest.param(20, id="networks"),
+        pytest.param(45, id="hub"),
+    ],
+)
 def test_a_killed_rank_of_a_comparison_goes_on(stored, tmp_path, saves):
     """All train together and divide the rest; the results are those of ranks that were let be."""
     options = {"stores": list(map(str, stored))}
@@ -342,6 +349,12 @@ def test_a_command_that_does_not_divide_its_work_refuses_ranks(command):
     assert errors[0].startswith(f"fastinn: {name} does not divide its work and 2 ranks were")
     assert "run it without torchrun" in errors[0]
     assert errors[1] == ""
+
+
+def test_what_ranks_do_not_share_is_named(monkeypatch):
+    monkeypatch.setattr(distributed, "gather", lambda value: [value, {**value, "lr": 0.5}])
+    with pytest.raises(ValueError, match=r"what is fitted \(lr\) is 0.1 on rank 0 and 0.5 on rank"):
+        distributed.all_equal({"class": "INN", "lr": 0.1}, "what is fitted")
 
 
 def test_a_single_process_talks_to_nobody():

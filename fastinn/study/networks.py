@@ -99,7 +99,7 @@ def _pairs_in_turn(
     parts: Parts,
     in_cycle: set[Pair],
 ) -> Iterator[tuple[Results, list[INN]]]:
-    """Yield the results of each pair and its bijections, of which those in a cycle are kept."""
+    """Yield the results of each pair, and its bijections if they are in a cycle."""
     if distributed.world_size() > 1:
         how = replace(how, n_jobs=1)  # all ranks train one network together
     kept = parts.kept(len(pairs))
@@ -171,7 +171,7 @@ class _PairWork:
             for fitted, place in zip(bijections, self._places(), strict=False):
                 fitted.save(place)
         together = {name: [r for one in found for r in one[name]] for name in found[0]}
-        return self.part.finish(together), bijections
+        return self.part.finish(together), bijections if self.in_cycle else []
 
     def kept(self) -> tuple[Results, list[INN]]:
         """Return what :meth:`results` has made and kept."""

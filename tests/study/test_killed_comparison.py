@@ -57,7 +57,7 @@ def kill_after_saves(folder, stores, counts):
         pytest.param(
             [1] * 60 + [5] * 12, 72, id="many", marks=pytest.mark.campaign("R8", full=True)
         ),
-        pytest.param([29] * 9, 4, id="evenly"),
+        pytest.param([29] * 9, 4, id="evenly", marks=pytest.mark.campaign("R8", full=True)),
     ],
 )
 def test_a_killed_comparison_ends_as_one_that_was_not(
