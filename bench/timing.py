@@ -11,6 +11,9 @@ import torch
 Call = Callable[[], object]
 
 _MOST_REPEATS = 10_000
+# Idle threads of OpenBLAS and OpenMP keep their cores busy for up to a tenth of a second, which the
+# next candidate would pay for.
+_IDLE_SECONDS = 0.2
 
 
 class Ratio(NamedTuple):
@@ -88,6 +91,7 @@ def _rotated(names: list[str], turn: int) -> list[str]:
 
 
 def _wall(call: Call, repeats: int) -> float:
+    time.sleep(_IDLE_SECONDS)
     start = time.perf_counter()
     for _ in range(repeats):
         call()

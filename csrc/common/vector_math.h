@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace fastinn {
 namespace {
@@ -53,10 +54,11 @@ inline T expm1_series(T r) {
     return r * (coefficient + expm1_series<T, n + 1>(r));
 }
 
-// 2^k for k that is an integer and not out of the normal range.
+// 2^k for k that is not out of the normal range; of a NaN k is any integer, and so is the result.
 template <typename T>
 inline T power_of_two(typename Format<T>::Bits k) {
-  const typename Format<T>::Bits bits = (k + Format<T>::bias) << Format<T>::mantissa;
+  using Unsigned = std::make_unsigned_t<typename Format<T>::Bits>;
+  const Unsigned bits = static_cast<Unsigned>(k + Format<T>::bias) << Format<T>::mantissa;
   T value;
   std::memcpy(&value, &bits, sizeof value);
   return value;

@@ -18,7 +18,7 @@ namespace {
 // narrower ones keep all threads busy where the result is small.
 constexpr int64_t kWidestTile = 192;
 constexpr int64_t kNarrowestTile = 96;
-constexpr int64_t kTilesPerThread = 8;
+constexpr int64_t kTilesPerThread = 4;
 // Rows and columns that are mirrored at a time. Those of a wide result may all lie in one set of
 // the first-level cache, which holds few more.
 constexpr int64_t kMirrored = 8;
@@ -52,7 +52,7 @@ inline int64_t n_tiles(const SecondMoments& op, int64_t size) {
 }
 
 inline int64_t tile_size(const SecondMoments& op) {
-  const int64_t least = kTilesPerThread * omp_get_max_threads();
+  const int64_t least = kTilesPerThread * (omp_in_parallel() ? 1 : omp_get_max_threads());
   int64_t size = kWidestTile;
   while (size > kNarrowestTile && op.n_batches * n_tiles(op, size) < least) size /= 2;
   return size;

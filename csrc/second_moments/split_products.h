@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "second_moments/result_tiles.h"
+#include "second_moments/row_spans.h"
 
 namespace fastinn {
 namespace {
@@ -34,13 +35,13 @@ using Pairs = uint32_t;
 // parts and then those of the low parts, unless there are none.
 struct SplitPanels {
   Buffer<Pairs> data;
-  int64_t n_panels;  // a batch
+  int64_t n_panels;
   int64_t most_steps;
   int64_t n_parts;
 
   int64_t step_size() const { return n_parts * 2 * kTilePairs; }
-  Pairs* at(int64_t batch, int64_t panel, int64_t step) const {
-    return data.get() + ((batch * n_panels + panel) * most_steps + step) * step_size();
+  Pairs* at(int64_t panel, int64_t step) const {
+    return data.get() + (panel * most_steps + step) * step_size();
   }
 };
 
@@ -48,14 +49,12 @@ SplitPanels allocate_split_panels(const SecondMoments& op, const Rows& rows) {
   SplitPanels panels{nullptr, ceil_div(rows.n_features, kSplitPanel),
                      ceil_div(std::min(kSplitRows, op.n_rows), kTileDepth),
                      op.round_bfloat16 ? 1 : 2};
-  panels.data =
-      allocate<Pairs>(op.n_batches * panels.n_panels * panels.most_steps * panels.step_size());
+  panels.data = allocate<Pairs>(panels.n_panels * panels.most_steps * panels.step_size());
   return panels;
 }
 
 // Where the entries of one step of one panel are.
 struct Block {
-  int64_t batch;
   int64_t first_row;
   int64_t n_rows;
   int64_t first_column;
@@ -68,9 +67,8 @@ using Values = float[kTileDepth][kSplitPanel];
 bool is_plain(const SecondMoments& op, const Rows& rows) {
   const auto one = [](double root) { return root == 1; };
   const auto short_enough = [](double shift) { return static_cast<float>(shift) == shift; };
-  const int64_t n_shifts = op.n_batches * rows.n_features;
   return rows.element != Element::float64 && std::all_of(op.root, op.root + op.n_rows, one) &&
-         std::all_of(rows.shift, rows.shift + n_shifts, short_enough);
+         std::all_of(rows.shift, rows.shift + rows.n_features, short_enough);
 }
 
 template <bool plain, typename S>
@@ -88,12 +86,12 @@ void read_row(const S* __restrict row, int64_t column_stride, const double* __re
 template <bool plain, typename S>
 void read_block(const SecondMoments& op, const Rows& rows, const S* data, const Block& block,
                 Values& values) {
-  const double* shift = rows.shift + block.batch * rows.n_features + block.first_column;
+  const double* shift = rows.shift + block.first_column;
   float short_shift[kSplitPanel];
   for (int64_t j = 0; j < block.n_columns; ++j) short_shift[j] = static_cast<float>(shift[j]);
   if (block.n_rows < kTileDepth || block.n_columns < kSplitPanel)
     std::memset(values, 0, sizeof values);
-  const S* first = data + block.batch * rows.batch_stride + block.first_row * rows.row_stride +
+  const S* first = data + block.first_row * rows.row_stride +
                    block.first_column * rows.column_stride;
   for (int64_t i = 0; i < block.n_rows; ++i) {
     const S* row = first + i * rows.row_stride;
@@ -165,7 +163,7 @@ SplitColumns split_columns(const float* values, Pairs* right, Pairs* left) {
 // What splitting a chunk of rows gives besides their parts.
 struct SplitChunk {
   bool has_low;
-  std::vector<float> squares;  // step by step, of whole panels of all batches
+  std::vector<float> squares;  // step by step, of whole panels
 };
 
 // Splits the rows into the panels of one side, or of both.
@@ -173,30 +171,28 @@ template <bool plain, typename S>
 SplitChunk split_rows(const SecondMoments& op, const Rows& rows, const S* data, int64_t first_row,
                       int64_t n_rows, const SplitPanels* right, const SplitPanels* left) {
   const SplitPanels& shape = right ? *right : *left;
-  const int64_t n_steps = ceil_div(n_rows, kTileDepth), n_panels = shape.n_panels;
-  const int64_t width = op.n_batches * n_panels * kSplitPanel;
+  const int64_t n_steps = ceil_div(n_rows, kTileDepth), width = shape.n_panels * kSplitPanel;
   SplitChunk chunk{false, std::vector<float>(n_steps * width)};
   bool has_low = false;
-#pragma omp parallel for collapse(2) schedule(static) reduction(|| : has_low)
-  for (int64_t batch = 0; batch < op.n_batches; ++batch)
-    for (int64_t step = 0; step < n_steps; ++step)
-      for (int64_t panel = 0; panel < n_panels; ++panel) {
-        const int64_t row = step * kTileDepth, column = panel * kSplitPanel;
-        const Block block{batch, first_row + row, std::min(kTileDepth, n_rows - row), column,
-                          std::min(kSplitPanel, rows.n_features - column)};
-        alignas(64) Values values;
-        read_block<plain>(op, rows, data, block, values);
-        float* squares = chunk.squares.data() + step * width + batch * n_panels * kSplitPanel;
-        for (int64_t half = 0; half < 2; ++half) {
-          Pairs* r = right ? right->at(batch, panel, step) + half * kTilePairs : nullptr;
-          Pairs* l = left ? left->at(batch, panel, step) + half * kTilePairs : nullptr;
-          const float* columns = values[0] + half * kTileRows;
-          const SplitColumns found = op.round_bfloat16 ? split_columns<false>(columns, r, l)
-                                                       : split_columns<true>(columns, r, l);
-          _mm512_storeu_ps(squares + column + half * kTileRows, found.squares);
-          has_low = has_low || _mm512_test_epi32_mask(found.low_bits, found.low_bits) != 0;
-        }
+#pragma omp parallel for schedule(static) reduction(|| : has_low)
+  for (int64_t step = 0; step < n_steps; ++step)
+    for (int64_t panel = 0; panel < shape.n_panels; ++panel) {
+      const int64_t row = step * kTileDepth, column = panel * kSplitPanel;
+      const Block block{first_row + row, std::min(kTileDepth, n_rows - row), column,
+                        std::min(kSplitPanel, rows.n_features - column)};
+      alignas(64) Values values;
+      read_block<plain>(op, rows, data, block, values);
+      float* squares = chunk.squares.data() + step * width + column;
+      for (int64_t half = 0; half < 2; ++half) {
+        Pairs* r = right ? right->at(panel, step) + half * kTilePairs : nullptr;
+        Pairs* l = left ? left->at(panel, step) + half * kTilePairs : nullptr;
+        const float* columns = values[0] + half * kTileRows;
+        const SplitColumns found = op.round_bfloat16 ? split_columns<false>(columns, r, l)
+                                                     : split_columns<true>(columns, r, l);
+        _mm512_storeu_ps(squares + half * kTileRows, found.squares);
+        has_low = has_low || _mm512_test_epi32_mask(found.low_bits, found.low_bits) != 0;
       }
+    }
   chunk.has_low = has_low;
   return chunk;
 }
@@ -298,22 +294,22 @@ void add_chunk(const SecondMoments& op, const Tile& tile, const SplitPanels& lef
                const SplitPanels& right, int64_t n_steps, Parts parts, bool first) {
   alignas(64) float products[kSplitPanel * kSplitPanel];
   const int64_t width = op.right.n_features;
-  double* out = op.out + tile.batch * op.left.n_features * width;
   const WholeTiles tiles;
   for (int64_t j = tile.left; j < tile.right; j += kSplitPanel) {
-    const Pairs* of_right = right.at(tile.batch, j / kSplitPanel, 0);
+    const Pairs* of_right = right.at(j / kSplitPanel, 0);
     const int64_t top = op.symmetric ? std::max(tile.top, j) : tile.top;
     const int64_t panel_lines = right.step_size() * sizeof(Pairs) / kLineBytes;
     const int64_t n_lines = ceil_div(panel_lines, ceil_div(tile.bottom - top, kSplitPanel));
-    Ahead ahead{reinterpret_cast<const char*>(right.at(tile.batch, j / kSplitPanel + 1, 0)),
+    Ahead ahead{reinterpret_cast<const char*>(right.at(j / kSplitPanel + 1, 0)),
                 n_lines, nullptr, width};
     for (int64_t i = top; i < tile.bottom; i += kSplitPanel) {
-      ahead.out = out + i * width + j;
-      multiply_panels(left.at(tile.batch, i / kSplitPanel, 0), of_right, left.step_size(), n_steps,
+      double* out = op.out + i * width + j;
+      ahead.out = out;
+      multiply_panels(left.at(i / kSplitPanel, 0), of_right, left.step_size(), n_steps,
                       parts, ahead, products);
       ahead.lines += n_steps * n_lines * kLineBytes;
       promote(products, std::min(kSplitPanel, tile.bottom - i),
-              std::min(kSplitPanel, tile.right - j), first, out + i * width + j, width);
+              std::min(kSplitPanel, tile.right - j), first, out, width);
     }
   }
 }
@@ -324,18 +320,16 @@ void add_squares(const SplitChunk& chunk, std::vector<double>& squares) {
     for (size_t i = 0; i < squares.size(); ++i) squares[i] += chunk.squares[first + i];
 }
 
-void write_diagonal(const SecondMoments& op, const std::vector<double>& squares, int64_t stride) {
+void write_diagonal(const SecondMoments& op, const std::vector<double>& squares) {
   const int64_t width = op.left.n_features;
-  for (int64_t batch = 0; batch < op.n_batches; ++batch)
-    for (int64_t i = 0; i < width; ++i)
-      op.out[(batch * width + i) * width + i] = squares[batch * stride + i];
+  for (int64_t i = 0; i < width; ++i) op.out[i * width + i] = squares[i];
 }
 
-void split_products(const SecondMoments& op) {
+// Writes the products of one batch, chunk after chunk; of symmetric ones the lower triangle.
+void write_products(const SecondMoments& op) {
   const SplitPanels left = allocate_split_panels(op, op.left);
   const SplitPanels right = allocate_split_panels(op, op.symmetric ? op.left : op.right);
-  const int64_t stride = left.n_panels * kSplitPanel;
-  std::vector<double> squares(op.n_batches * stride);
+  std::vector<double> squares(left.n_panels * kSplitPanel);
   const bool plain_left = is_plain(op, op.left);
   const bool plain_right = !op.symmetric && is_plain(op, op.right);
   for (int64_t row = 0; row < op.n_rows; row += kSplitRows) {
@@ -352,9 +346,14 @@ void split_products(const SecondMoments& op) {
       add_chunk(op, tile, left, right, ceil_div(n_rows, kTileDepth), parts, row == 0);
     });
   }
-  if (!op.symmetric) return;
-  for_each_tile(op, [&](const Tile& tile) { mirror(op, tile); });
-  write_diagonal(op, squares, stride);
+  if (op.symmetric) write_diagonal(op, squares);
+}
+
+void split_products(const SecondMoments& op) {
+  const RowSpans spans(op, kSplitRows);
+  spans.for_each([&](const SecondMoments& part) { write_products(part); });
+  spans.add_up();
+  if (op.symmetric) for_each_tile(op, [&](const Tile& tile) { mirror(op, tile); });
 }
 
 }  // namespace

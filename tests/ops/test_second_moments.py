@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import CORRELATION, FORMULA, SECOND_MOMENTS
+from tolerances import CORRELATION, FORMULA, REPEATED_ROWS, SECOND_MOMENTS
 
 from fastinn import _cpu
 from fastinn.ops import BackendUnavailableError, second_moments, use_backend
@@ -41,6 +41,12 @@ def correlation_error(product, x, y):
     scale = torch.outer(x.square().sum(dim=0).sqrt(), y.square().sum(dim=0).sqrt())
     difference = (product - x.T @ y).abs()
     return float((difference / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
+
+
+def largest_norm(x, weight, shift):
+    """Of the shifted and weighted columns: errors of products are relative to their norms."""
+    squares = second_moments(x.double(), weight=weight, shift=shift, backend="reference")
+    return float(squares.diagonal(dim1=-2, dim2=-1).max().sqrt())
 
 
 @pytest.fixture(params=["reference", *_cpu.supported_isas()])
@@ -98,37 +104,58 @@ def test_any_shape_and_stride(data):
     b, n, d_x, d_y = (data.draw(st.integers(1, most)) for most in (3, 600, 130, 130))
     dtype = data.draw(st.sampled_from(DTYPES))
     x, y = rows(b, n, 2 * d_x, dtype=dtype)[..., ::2], rows(b, d_y, n, dtype=dtype, seed=1).mT
-    x = data.draw(st.sampled_from([x, x.flip(1).flip(1), x[:, :1].expand(b, n, d_x)]))
+    repeated = data.draw(st.booleans())
+    if repeated:
+        x = x[:, :1].expand(b, n, d_x)
     y = data.draw(st.sampled_from([None, y]))
     weight = data.draw(st.sampled_from([None, torch.rand(n), torch.rand(n) > 0.5]))
     shift = data.draw(st.sampled_from([None, rows(b, d_x, seed=2)]))
     shift_y = None if y is None else data.draw(st.sampled_from([None, rows(b, d_y, seed=3)]))
     options = {"weight": weight, "shift": shift, "shift_y": shift_y, "precision": "high"}
     expected = second_moments(x.double(), None if y is None else y.double(), **options)
-    scale = max(1.0, float(expected.abs().max()))
+    scale = largest_norm(x, weight, shift)
+    scale *= scale if y is None else largest_norm(y, weight, shift_y)
+    tolerance = REPEATED_ROWS if repeated else CORRELATION["high"]
     for isa in _cpu.supported_isas():
         with instruction_set(isa):
             found = second_moments(x, y, **options, backend="cpu")
-        assert (found - expected).abs().max() <= CORRELATION["high"] * scale
+        assert (found - expected).abs().max() <= tolerance * scale
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("isa", _cpu.supported_isas())
-def test_same_bits_for_any_number_of_threads(isa, precision):
-    x = rows(5000, 200)
+@pytest.mark.parametrize("shape", [(5000, 200), (3, 20_000, 60)], ids=str)
+def test_same_bits_for_any_number_of_threads(isa, precision, shape):
+    x = rows(*shape)
     usual = torch.get_num_threads()
     cross, symmetric = [], []
     with instruction_set(isa):
         for n_threads in (1, 2, 3):
             torch.set_num_threads(n_threads)
-            cross.append(second_moments(x, x[:, :50], precision=precision, backend="cpu"))
+            cross.append(second_moments(x, x[..., :50], precision=precision, backend="cpu"))
             symmetric.append(second_moments(x, precision=precision, backend="cpu"))
     torch.set_num_threads(usual)
     # Split products of x with itself are added in another order than those of x with y.
     if precision == "exact" or isa != "amx":
-        cross.append(symmetric[0][:, :50])
+        cross.append(symmetric[0][..., :50])
     for products in (cross, symmetric):
         assert all(torch.equal(products[0], product) for product in products)
+
+
+@pytest.mark.parametrize("n", [16_384, 20_001, 40_000])
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_many_rows_in_batches(computes, n, n_threads):
+    """Enough rows to be shared out in spans, each with its own weights and shifts."""
+    x, y, weight = rows(2, n, 40), rows(2, n, 33, seed=1), torch.rand(n, dtype=torch.float64)
+    options = {"weight": weight, "shift": x[:, 7], "shift_y": y[:, 9]}
+    usual = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    found = computes(x, **options | {"shift_y": None}), computes(x, y, **options)
+    torch.set_num_threads(usual)
+    for product, z, shift in zip(found, (x, y), (x[:, 7], y[:, 9]), strict=True):
+        left, right = x.double() - x[:, 7, None], z.double() - shift[:, None]
+        expected = (weight[:, None] * left).mT @ right
+        assert (product - expected).abs().max() <= CORRELATION["high"] * n
 
 
 def test_rows_before_and_after_a_batch_are_left_alone():
