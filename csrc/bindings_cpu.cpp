@@ -99,5 +99,6 @@ PYBIND11_MODULE(_cpu, m) {
   bind_second_moments<Cpu>(m);
 #if defined(FASTINN_HAS_AMX)
   bind_tiled_coupling(m);
+  bind_tiled_gradient(m);
 #endif
 }

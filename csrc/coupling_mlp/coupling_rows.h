@@ -1,5 +1,5 @@
-// The affine coupling of a row by what the last product asks for. CPU only; internal linkage: each
-// instruction set keeps its own copy.
+// The affine coupling of a row by what the last product asks for, and its gradients. CPU only;
+// internal linkage: each instruction set keeps its own copy.
 #pragma once
 
 #include "affine_coupling/tiles.h"
@@ -63,6 +63,36 @@ void couple_row(const MlpCoupling<P>& op, int64_t row) {
     if (op.log_scale) narrow_all(asked.log_scale, n, op.log_scale + row * op.n_moved + column);
   }
   op.log_det[row] = log_det;
+}
+
+template <Direction direction, bool clamped, typename P>
+void differentiate_row(const MlpCouplingGradient<P>& op, int64_t row) {
+  using T = Arithmetic<P>;
+  constexpr Direction back =
+      direction == Direction::forward ? Direction::inverse : Direction::forward;
+  Asked<P> asked;
+  T known_buffer[kTile], recovered[kTile], grad_output_buffer[kTile];
+  T grad_input[kTile], grad_log_scale[kTile], grad_shift[kTile];
+  const T grad_log_det = op.grad_log_det.data[row * op.grad_log_det.row_stride];
+  for (int64_t column = 0; column < op.n_moved; column += kTile) {
+    const int64_t n = tile_width(op.n_moved - column);
+    const T* x = gather(op.known, row, column, n, known_buffer);
+    const T* log_scale = op.log_scale + row * op.n_moved + column;
+    if (!op.log_scale) {
+      asked.read(op.product, op.n_moved, row, column, n);
+      log_scale = asked.log_scale;
+      transform<back, clamped>(x, asked.shift, log_scale, n, op.clamp, op.eps, recovered);
+      scatter(recovered, n, op.input, row, column);
+      if constexpr (direction == Direction::forward) x = recovered;
+    }
+    const T* grad_output = gather(op.grad_output, row, column, n, grad_output_buffer);
+    differentiate<direction, clamped>(grad_output, grad_log_det, x, log_scale, n, op.clamp, op.eps,
+                                      grad_input, grad_log_scale, grad_shift);
+    scatter(grad_input, n, op.grad_input, row, column);
+    P* grad_product = op.grad_product + row * 2 * op.n_moved + column;
+    narrow_all(direction == Direction::forward ? grad_output : grad_shift, n, grad_product);
+    narrow_all(grad_log_scale, n, grad_product + op.n_moved);
+  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "common/bfloat16.h"
 #include "coupling_mlp/bindings.h"
 #include "coupling_mlp/tiled_coupling.h"
+#include "coupling_mlp/tiled_gradient.h"
 
 namespace fastinn {
 
@@ -23,6 +24,53 @@ inline std::vector<LinearLayer> linear_layers(const std::vector<PackedLinear>& p
     layers.push_back({pointer<const float>(weight), pointer<const float>(bias), n_in, n_out,
                       pointer<BFloat16>(pre)});
   return layers;
+}
+
+// Addresses of the weight, of what went into the activation and of both gradients; widths.
+using PackedGradient = std::tuple<Address, int64_t, int64_t, Address, Address, Address>;
+
+inline std::vector<LinearGradient> linear_gradients(const std::vector<PackedGradient>& packed) {
+  std::vector<LinearGradient> layers;
+  for (const auto& [weight, n_in, n_out, pre, grad_weight, grad_bias] : packed)
+    layers.push_back({pointer<const float>(weight), n_in, n_out, pointer<const BFloat16>(pre),
+                      pointer<float>(grad_weight), pointer<float>(grad_bias)});
+  return layers;
+}
+
+inline void bind_tiled_gradient(pybind11::module_& m) {
+  m.def("coupling_mlp_tiled_backward",
+        [](bool inverse, const std::string& activation, int64_t n_networks,
+           const std::vector<PackedGradient>& linears, int64_t n_samples, int64_t n_kept,
+           int64_t n_moved, const Strided& kept, const Strided& grad_kept_output,
+           const Strided& grad_kept, const Strided& grad_output, const Strided& grad_log_det,
+           const Strided& known, Address log_scale, double clamp, double eps,
+           const Strided& grad_input) {
+          pybind11::gil_scoped_release release;
+          const MlpCouplingGradient<float> coupling{n_samples,
+                                                    n_moved,
+                                                    matrix<const float>(grad_output),
+                                                    matrix<const float>(grad_log_det),
+                                                    matrix<const float>(known),
+                                                    pointer<const float>(log_scale),
+                                                    {nullptr, nullptr},
+                                                    static_cast<float>(clamp),
+                                                    static_cast<float>(eps),
+                                                    {nullptr, 0, 0},
+                                                    matrix<float>(grad_input),
+                                                    nullptr};
+          with_activation(activation, [&](auto a) {
+            const TiledGradient op{a.value,
+                                   n_networks,
+                                   linear_gradients(linears),
+                                   n_kept,
+                                   matrix<const float>(kept),
+                                   matrix<const float>(grad_kept_output),
+                                   matrix<float>(grad_kept),
+                                   coupling};
+            inverse ? tiled_gradient_amx<Direction::inverse>(op)
+                    : tiled_gradient_amx<Direction::forward>(op);
+          });
+        });
 }
 
 inline void bind_tiled_coupling(pybind11::module_& m) {

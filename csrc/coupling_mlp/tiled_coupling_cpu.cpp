@@ -1,134 +1,16 @@
-#include "common/amx.h"
+#include "coupling_mlp/tile_operands.h"
 #include "coupling_mlp/tiled_coupling.h"
 
 #if defined(__AMX_BF16__)
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
-#include "common/buffer.h"
 #include "coupling_mlp/coupling_rows.h"
 #include "coupling_mlp/formula.h"
 
 namespace fastinn {
 namespace {
-
-// Columns of a panel of weights and rows of a strip: two matrix tiles.
-constexpr int64_t kStrip = 2 * kTileRows;
-constexpr int64_t kStepSize = 2 * kTilePairs;
-// Entries of the widest activations of a block of rows.
-constexpr int64_t kBlockEntries = 1 << 19;
-constexpr int64_t kMostRows = 192;
-
-using Pairs = uint32_t;
-using Products = float[kStrip][kStrip];
-
-inline __m512i narrowed(const float* values) {
-  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(values + 16), _mm512_loadu_ps(values));
-}
-
-// Operands of products in the order in which they are read: strip after strip of 32 rows, in each
-// step after step of 32 entries, both tiles of a step together. Filled up with zeros.
-struct Operand {
-  int64_t n_steps;
-  Buffer<Pairs> data;
-
-  Operand(int64_t n_rows, int64_t n_entries)
-      : n_steps(ceil_div(n_entries, kTileDepth)),
-        data(allocate<Pairs>(ceil_div(n_rows, kStrip) * n_steps * kStepSize)) {}
-
-  Pairs* at(int64_t strip, int64_t step) const {
-    return data.get() + (strip * n_steps + step) * kStepSize;
-  }
-};
-
-// Reads up to 32 entries and fills them up with zeros.
-inline void read_entries(const float* first, int64_t stride, int64_t n, float* entries) {
-  if (n == kTileDepth && stride == 1) {
-    std::copy(first, first + kTileDepth, entries);
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i) entries[i] = first[i * stride];
-  std::fill(entries + n, entries + kTileDepth, 0.0f);
-}
-
-// Rounds one step of a strip: rows of 32 entries, as left operands hold them.
-inline void round_step(const Matrix<const float>& from, int64_t row, int64_t n_rows, int64_t column,
-                       int64_t n_columns, Pairs* out) {
-  float entries[kTileDepth];
-  for (int64_t i = 0; i < kStrip; ++i, out += 16) {
-    const int64_t n = i < n_rows ? n_columns : 0;
-    read_entries(from.data + (row + i) * from.row_stride + column * from.column_stride,
-                 from.column_stride, n, entries);
-    _mm512_storeu_si512(out, narrowed(entries));
-  }
-}
-
-void round_rows(const Matrix<const float>& from, int64_t first, int64_t n_rows, int64_t n_columns,
-                const Operand& out) {
-  for (int64_t row = 0; row < n_rows; row += kStrip)
-    for (int64_t column = 0; column < n_columns; column += kTileDepth)
-      round_step(from, first + row, std::min(kStrip, n_rows - row), column,
-                 std::min(kTileDepth, n_columns - column),
-                 out.at(row / kStrip, column / kTileDepth));
-}
-
-// The weights (n_out, n_in) of one network, whose products are with rows of n_in entries.
-Operand packed_weights(const float* weight, int64_t n_out, int64_t n_in) {
-  Operand packed(n_out, n_in);
-  const Matrix<const float> from{weight, n_in, 1};
-#pragma omp parallel for collapse(2) schedule(static)
-  for (int64_t strip = 0; strip < ceil_div(n_out, kStrip); ++strip)
-    for (int64_t step = 0; step < packed.n_steps; ++step) {
-      const int64_t row = strip * kStrip, column = step * kTileDepth;
-      alignas(64) Pairs rounded[kStepSize];
-      round_step(from, row, std::min(kStrip, n_out - row), column,
-                 std::min(kTileDepth, n_in - column), rounded);
-      for (int64_t tile = 0; tile < 2; ++tile) {
-        __m512i rows[kTileRows];
-        for (int64_t i = 0; i < kTileRows; ++i)
-          rows[i] = _mm512_load_si512(rounded + tile * kTilePairs + i * 16);
-        transpose(rows, packed.at(strip, step) + tile * kTilePairs);
-      }
-    }
-  return packed;
-}
-
-inline void multiply(const Pairs* left, const Pairs* right, int64_t n_steps, Products& products) {
-  constexpr int row_bytes = 64, stride = sizeof products[0];
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int64_t step = 0; step < n_steps; ++step, left += kStepSize, right += kStepSize) {
-    _tile_loadd(4, left, row_bytes);
-    _tile_loadd(6, right, row_bytes);
-    _tile_loadd(7, right + kTilePairs, row_bytes);
-    _tile_loadd(5, left + kTilePairs, row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, products[0], stride);
-  _tile_stored(1, products[0] + kTileRows, stride);
-  _tile_stored(2, products[kTileRows], stride);
-  _tile_stored(3, products[kTileRows] + kTileRows, stride);
-}
-
-// Calls `function` with the place of every 32 x 32 products of rows and weights, and the products.
-template <typename Function>
-void for_each_products(const Operand& rows, int64_t n_rows, const Operand& weights, int64_t n_out,
-                       Function&& function) {
-  alignas(64) Products products;
-  for (int64_t column = 0; column < n_out; column += kStrip)
-    for (int64_t row = 0; row < n_rows; row += kStrip) {
-      multiply(rows.at(row / kStrip, 0), weights.at(column / kStrip, 0), rows.n_steps, products);
-      function(row, column, products);
-    }
-}
 
 // One layer of one network.
 struct PackedLayer {
@@ -179,11 +61,6 @@ void last_layer(const Operand& rows, int64_t n_rows, const PackedLayer& layer, i
                       for (int64_t i = 0; i < std::min(kStrip, n_rows - row); ++i)
                         std::copy_n(products[i], n, out + (row + i) * stride + column);
                     });
-}
-
-template <typename T>
-Matrix<T> from_row(const Matrix<T>& matrix, int64_t row) {
-  return {matrix.data + row * matrix.row_stride, matrix.row_stride, matrix.column_stride};
 }
 
 MlpCoupling<float> from_row(const MlpCoupling<float>& op, int64_t row, const float* product) {
@@ -244,20 +121,16 @@ void couple_block(const MlpCoupling<float>& op, int64_t n_rows) {
   }
 }
 
-// As many rows as stay in the cache, and as many blocks for every thread.
-int64_t rows_of_block(const TiledCoupling& op) {
+int64_t widest_layer(const TiledCoupling& op) {
   int64_t widest = 1;
   for (const LinearLayer& layer : op.layers) widest = std::max(widest, layer.n_out);
-  const int64_t most = std::clamp(kBlockEntries / widest, kStrip, kMostRows);
-  const int64_t n_threads = omp_get_max_threads(), n = op.coupling.n_samples;
-  const int64_t n_blocks = ceil_div(ceil_div(n, most), n_threads) * n_threads;
-  return ceil_div(ceil_div(n, n_blocks), kStrip) * kStrip;
+  return widest;
 }
 
 template <Direction direction, Activation activation>
 void run(const TiledCoupling& op) {
   const std::vector<Network> networks = packed_networks(op);
-  const int64_t n = op.coupling.n_samples, most = rows_of_block(op);
+  const int64_t n = op.coupling.n_samples, most = rows_of_block(n, widest_layer(op));
 #pragma omp parallel
   {
     const WholeTiles tiles;

@@ -7,7 +7,7 @@ none is ever held for all rows unless it is saved.
 import torch
 from torch import Tensor
 
-from fastinn.ops.coupling_mlp import _epilogues, _recomputed, _tiled
+from fastinn.ops.coupling_mlp import _epilogues, _tiled
 from fastinn.ops.coupling_mlp._layer import Layer, halves
 from fastinn.ops.coupling_mlp._network import Backward, Network
 
@@ -58,10 +58,10 @@ def differentiate(
     grad_biases: list[Tensor],
 ) -> None:
     """Write the gradients; without ``saved``, ``known`` is the output and ``rows`` is recovered."""
-    if rows is not None and _tiled.supports(layer, known):
-        _recomputed.differentiate(
-            _tiled.recover, differentiate, layer, grad_out, grad_log_det, known, weights, biases,
-            rows, grad_rows, grad_weights, grad_biases,
+    if _tiled.supports(layer, known):
+        _tiled.differentiate(
+            layer, grad_out, grad_log_det, known, weights, biases, saved, rows, grad_rows,
+            grad_weights, grad_biases,
         )  # fmt: skip
         return
     dtype = gradient_operands(layer, known)
