@@ -45,26 +45,25 @@ struct Operand {
   }
 };
 
-// Reads up to 32 entries and fills them up with zeros.
-inline void read_entries(const float* first, int64_t stride, int64_t n, float* entries) {
-  if (n == kTileDepth && stride == 1) {
-    std::copy(first, first + kTileDepth, entries);
-    return;
+// Up to 32 entries, filled up with zeros.
+inline __m512i rounded(const float* first, int64_t stride, int64_t n) {
+  alignas(64) float gathered[kTileDepth];
+  if (stride != 1) {
+    for (int64_t i = 0; i < n; ++i) gathered[i] = first[i * stride];
+    first = gathered;
   }
-  for (int64_t i = 0; i < n; ++i) entries[i] = first[i * stride];
-  std::fill(entries + n, entries + kTileDepth, 0.0f);
+  const auto mask = static_cast<uint32_t>((uint64_t{1} << n) - 1);
+  const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), first);
+  const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), first + 16);
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
 // Rounds one step of a strip: rows of 32 entries, as left operands hold them.
 inline void round_step(const Matrix<const float>& from, int64_t row, int64_t n_rows, int64_t column,
                        int64_t n_columns, Pairs* out) {
-  float entries[kTileDepth];
-  for (int64_t i = 0; i < kStrip; ++i, out += 16) {
-    const int64_t n = i < n_rows ? n_columns : 0;
-    read_entries(from.data + (row + i) * from.row_stride + column * from.column_stride,
-                 from.column_stride, n, entries);
-    _mm512_storeu_si512(out, narrowed(entries));
-  }
+  const float* first = from.data + row * from.row_stride + column * from.column_stride;
+  for (int64_t i = 0; i < kStrip; ++i, first += from.row_stride, out += 16)
+    _mm512_storeu_si512(out, rounded(first, from.column_stride, i < n_rows ? n_columns : 0));
 }
 
 void round_rows(const Matrix<const float>& from, int64_t first, int64_t n_rows, int64_t n_columns,
@@ -113,9 +112,9 @@ Operand packed_weights(const float* weight, int64_t n_out, int64_t n_in) {
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t strip = 0; strip < ceil_div(n_out, kStrip); ++strip)
     for (int64_t step = 0; step < packed.n_steps; ++step) {
-      alignas(64) Pairs rounded[kStepSize];
-      round_weights(weight, n_out, n_in, strip * kStrip, step * kTileDepth, rounded);
-      transpose_step(rounded, packed.at(strip, step));
+      alignas(64) Pairs entries[kStepSize];
+      round_weights(weight, n_out, n_in, strip * kStrip, step * kTileDepth, entries);
+      transpose_step(entries, packed.at(strip, step));
     }
   return packed;
 }
@@ -126,9 +125,9 @@ Operand packed_transposed(const float* weight, int64_t n_out, int64_t n_in) {
 #pragma omp parallel for collapse(2) schedule(static)
   for (int64_t step = 0; step < packed.n_steps; ++step)
     for (int64_t strip = 0; strip < ceil_div(n_in, kStrip); ++strip) {
-      alignas(64) Pairs rounded[kStepSize];
-      round_weights(weight, n_out, n_in, step * kTileDepth, strip * kStrip, rounded);
-      pair_rows(rounded, packed.at(strip, step));
+      alignas(64) Pairs entries[kStepSize];
+      round_weights(weight, n_out, n_in, step * kTileDepth, strip * kStrip, entries);
+      pair_rows(entries, packed.at(strip, step));
     }
   return packed;
 }

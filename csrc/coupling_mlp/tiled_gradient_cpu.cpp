@@ -210,12 +210,15 @@ void weight_panel(const Operand& grads, const Operand& entering, int64_t n_steps
                   Products* sums) {
   const int64_t height = std::min(kPanel, ceil_div(n_out, kStrip) - strip);
   const int64_t width = std::min(kPanel, ceil_div(n_in, kStrip) - column_strip);
-  std::fill_n(sums[0][0], height * kPanel * kStrip * kStrip, 0.0f);
   for (int64_t step = 0; step < n_steps; step += kPanelSteps)
     for (int64_t i = 0; i < height; ++i)
-      for (int64_t j = 0; j < width; ++j)
-        multiply_add(grads.at(strip + i, step), entering.at(column_strip + j, step),
-                     std::min(kPanelSteps, n_steps - step), sums[i * kPanel + j]);
+      for (int64_t j = 0; j < width; ++j) {
+        const Pairs* left = grads.at(strip + i, step);
+        const Pairs* right = entering.at(column_strip + j, step);
+        const int64_t n = std::min(kPanelSteps, n_steps - step);
+        Products& products = sums[i * kPanel + j];
+        step == 0 ? multiply(left, right, n, products) : multiply_add(left, right, n, products);
+      }
   for (int64_t i = 0; i < height; ++i)
     for (int64_t j = 0; j < width; ++j) {
       const int64_t row = (strip + i) * kStrip, column = (column_strip + j) * kStrip;
