@@ -13,7 +13,7 @@ namespace {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Operands of products are read through more pages than the processor keeps translations of.
-constexpr int64_t kManyPages = int64_t{4} << 20;
+constexpr int64_t kManyPages = int64_t{2} << 20;
 
 template <typename T>
 struct Free {

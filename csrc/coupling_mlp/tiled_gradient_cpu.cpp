@@ -287,8 +287,17 @@ void clear(const TiledGradient& op) {
   }
 }
 
+// Fresh memory, written from end to end in small pieces.
+void expect_weight_gradients(const TiledGradient& op) {
+  for (const LinearGradient& layer : op.layers) {
+    const int64_t bytes = op.n_networks * layer.n_out * layer.n_in * sizeof(float);
+    if (bytes >= kManyPages) prefer_huge_pages(layer.grad_weight, bytes);
+  }
+}
+
 template <Direction direction, Activation activation>
 void run(const TiledGradient& op) {
+  expect_weight_gradients(op);
   const std::vector<Network> networks = packed_networks(op);
   const int64_t n = op.coupling.n_samples, most = rows_of_chunk(op);
   const int64_t n_rows = rows_of_block(most, widest_layer(op));
