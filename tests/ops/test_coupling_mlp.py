@@ -24,6 +24,7 @@ from fastinn.ops.coupling_mlp._layer import Layer, halves
 
 DIRECTIONS = pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+PRECISIONS = pytest.mark.parametrize("precision", ["exact", "fast"])
 MEMORIES = pytest.mark.parametrize("memory", ["store", "recompute"])
 NETWORKS = pytest.mark.parametrize("networks", [1, 2], ids=["one network", "two networks"])
 KEPT = ["first", "last", "even", "odd"]
@@ -249,6 +250,39 @@ def test_rounded_products(layer_kernel, monkeypatch, activation, memory, inverse
     check(layer_kernel, case, memory, precision="fast")
 
 
+def rounded(case, backend, tensors, grads, memory="store"):
+    options = {**case.options, "precision": "fast", "memory": memory, "backend": backend}
+    return values_and_gradients(partial(OPS[case.inverse], **options), *tensors, grads)
+
+
+def check_rounded(case, memory="store", layout=lambda t: t, size=1.0):
+    """On the CPU, whose matrix tiles where there are some have 16 rows and 32 entries."""
+    rows, weights, biases = inputs(case)
+    tensors = layout(rows), weights, biases
+    grads = [size * layout(cotangents(rows)[0]), size * cotangents(rows)[1]]
+    found = rounded(case, "cpu", tensors, grads, memory)
+    expected = [t.double() for t in rounded(case, "reference", tensors, grads)]
+    assert_all_close(found[:2], expected[:2], ROUNDED)
+    for got, wanted, scale in zip(
+        found[2:], expected[2:], typical_sizes(case, tensors, grads), strict=True
+    ):
+        error = (got.double() - wanted).abs().max().item() if wanted.numel() else 0.0
+        assert error <= ROUNDED * max(size, scale)
+
+
+def typical_sizes(case, tensors, grads):
+    """Largest entry of each gradient with signs of rows drawn anew: by chance, few sums cancel."""
+    draws = [grads]
+    for seed in range(4):
+        signs = randn(case.n, seed=seed).sign()
+        draws.append([grads[0] * signs[:, None], grads[1] * signs])
+    found = [rounded(case, "reference", tensors, draw)[2:] for draw in draws]
+    return [
+        max(t.abs().max().item() if t.numel() else 0.0 for t in same)
+        for same in zip(*found, strict=True)
+    ]
+
+
 @pytest.mark.campaign("R12")
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
@@ -263,30 +297,61 @@ def test_rounded_products(layer_kernel, monkeypatch, activation, memory, inverse
         clamp=st.none() | st.floats(0.1, 10),
         inverse=st.booleans(),
     ),
+    memory=st.sampled_from(["store", "recompute"]),
 )
-def test_rounded_products_of_any_shape(case):
-    """On the CPU, whose matrix tiles where there are some have 16 rows and 32 entries."""
-    tensors = inputs(case)
-    options = {**case.options, "precision": "fast", "backend": "cpu"}
-    found = OPS[case.inverse](*tensors, **options)
-    rows, weights, biases = tensors
-    wide = rows.double(), [w.double() for w in weights], [b.double() for b in biases]
-    assert_all_close(found, reference.coupling_mlp(case.layer, *wide), ROUNDED)
+def test_rounded_products_of_any_shape(case, memory):
+    check_rounded(case, memory)
+
+
+@pytest.mark.campaign("R12")
+@DIRECTIONS
+@MEMORIES
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(n=31, d=64, hidden=(32,)),
+        Case(n=32, d=64, hidden=(32, 64)),
+        Case(n=33, d=65, hidden=(31, 33), networks=2),
+        Case(n=513, d=63, hidden=(257,)),
+        Case(n=193, d=1100, hidden=(5,), kept="odd"),
+        Case(n=4130, d=9, hidden=(34,)),
+        Case(n=65, d=31, hidden=(4100, 3)),
+    ],
+    ids=["less than a strip", "a strip", "two", "panels", "wide rows", "chunks", "wide layer"],
+)
+def test_rounded_products_around_tiles(case, memory, inverse):
+    check_rounded(case._replace(inverse=inverse), memory)
+
+
+@pytest.mark.campaign("R12")
+@DIRECTIONS
+@MEMORIES
+@pytest.mark.parametrize("layout", STRIDED)
+def test_rounded_products_of_strided_rows(layout, memory, inverse):
+    case = Case(n=70, d=41, kept="even", inverse=inverse)
+    check_rounded(case, memory, layout=STRIDED[layout])
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_gradients_of_any_size_are_rounded_alike(size, inverse):
+    check_rounded(Case(n=70, d=41, inverse=inverse), size=size)
 
 
 @pytest.mark.skipif("amx" not in _cpu.supported_isas(), reason="no matrix tiles for bfloat16")
 @DIRECTIONS
-def test_rounded_products_do_not_depend_on_threads_and_blocks(inverse):
-    case = Case(n=700, d=40, hidden=(50, 33), inverse=inverse)
+@MEMORIES
+def test_rounded_products_do_not_depend_on_threads_and_blocks(memory, inverse):
+    case = Case(n=2500, d=40, hidden=(50, 33), inverse=inverse)
+    rows, *network = tensors = inputs(case)
     usual, outputs = torch.get_num_threads(), []
     for n_threads in (1, 2, 3):
         torch.set_num_threads(n_threads)
-        rows, weights, biases = inputs(case)
+        found = rounded(case, "cpu", tensors, cotangents(rows), memory)
         options = {**case.options, "precision": "fast", "backend": "cpu"}
-        out, log_det = OPS[inverse](rows, weights, biases, **options)
-        part, _ = OPS[inverse](rows[100:164], weights, biases, **options)
-        assert torch.equal(out[100:164], part)
-        outputs.append((out, log_det))
+        part, _ = OPS[inverse](rows[100:164], *network, **options)
+        assert torch.equal(found[0][100:164], part)
+        outputs.append(found)
     torch.set_num_threads(usual)
     for some in outputs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(outputs[0], some, strict=True))
@@ -344,7 +409,8 @@ def test_activation_is_accurate_to_the_last_places(layer_kernel, activation, dty
 
 @MEMORIES
 @DIRECTIONS
-def test_nan_stays_in_its_row(layer_kernel, memory, inverse):
+@PRECISIONS
+def test_nan_stays_in_its_row(layer_kernel, precision, memory, inverse):
     case = Case(n=9, inverse=inverse)
     rows, weights, biases = inputs(case, layer_kernel.device)
     bad = rows.clone()
@@ -354,7 +420,7 @@ def test_nan_stays_in_its_row(layer_kernel, memory, inverse):
     def outputs(rows):
         rows = rows.requires_grad_()
         options = {**case.options, "memory": memory, "backend": layer_kernel.backend}
-        out, log_det = OPS[inverse](rows, weights, biases, **options)
+        out, log_det = OPS[inverse](rows, weights, biases, precision=precision, **options)
         return out, log_det, torch.autograd.grad(out.sum() + log_det.sum(), rows)[0]
 
     for spoiled, clean in zip(outputs(bad), outputs(rows), strict=True):
@@ -364,20 +430,22 @@ def test_nan_stays_in_its_row(layer_kernel, memory, inverse):
 
 @DIRECTIONS
 @MEMORIES
+@PRECISIONS
 @pytest.mark.parametrize("kept", ["first", "even"])
-def test_every_output_is_written(layer_kernel, small_blocks, kept, memory, inverse):
+def test_every_output_is_written(layer_kernel, small_blocks, kept, precision, memory, inverse):
     case = Case(kept=kept, inverse=inverse)
+    layer = case.layer._replace(precision=precision)
     rows, weights, biases = inputs(case, layer_kernel.device)
     kernels = _op.kernels(layer_kernel.backend)
-    arguments = (rows, weights, biases, *case.layer)
+    arguments = (rows, weights, biases, *layer)
     outputs = poisoned(_op.empty_outputs(*arguments, memory == "store", layer_kernel.backend))
-    kernels.transform(case.layer, rows, weights, biases, *outputs)
+    kernels.transform(layer, rows, weights, biases, *outputs)
     out, _, saved = outputs
     known = rows if memory == "store" and not inverse else out
     given = (*cotangents(rows), known, weights, biases, saved)
-    gradients = poisoned(_op.empty_gradients(*given, *case.layer, layer_kernel.backend))
+    gradients = poisoned(_op.empty_gradients(*given, *layer, layer_kernel.backend))
     recovered = None if saved else gradients[0]
-    kernels.differentiate(case.layer, *given, recovered, *gradients[1:])
+    kernels.differentiate(layer, *given, recovered, *gradients[1:])
     for written in (*outputs[:2], *saved, gradients[0], gradients[1], *gradients[2], *gradients[3]):
         assert written.isfinite().all()
 
