@@ -30,16 +30,21 @@ def differentiate(
     grad_biases: list[Tensor],
 ) -> None:
     """Write the gradients and the recovered ``rows``; ``backward`` starts from saved tensors."""
-    totals = [*grad_weights, *grad_biases]
-    parts = [torch.empty_like(total) for total in totals]
-    for total in totals:
-        total.zero_()
+    totals, n = [*grad_weights, *grad_biases], len(weights)
     widest = max(bias.numel() for bias in biases)
-    for block in blocks(len(known), rows_of_block(len(known), widest, known.device)):
+    parts: list[Tensor] = []
+    cut = blocks(len(known), rows_of_block(len(known), widest, known.device))
+    if not cut:
+        torch._foreach_zero_(totals)
+    for block in cut:
         saved = recover(layer, known[block], weights, biases, rows[block])
         without_scale = known[block] if layer.inverse else rows[block]
+        if block.start > 0:
+            parts = parts or [torch.empty_like(total) for total in totals]
+        sums = parts or totals
         backward(
             layer, grad_out[block], grad_log_det[block], without_scale, weights, biases, saved,
-            None, grad_rows[block], parts[: len(weights)], parts[len(weights) :],
+            None, grad_rows[block], sums[:n], sums[n:],
         )  # fmt: skip
-        torch._foreach_add_(totals, parts)
+        if parts:
+            torch._foreach_add_(totals, parts)
