@@ -1,3 +1,6 @@
+// The gradients of a coupling layer on matrix tiles. Blocks of rows go back through the networks in
+// the caches of one thread; what they leave is summed over rows, chunk after chunk, by all threads,
+// each with its own entries of the weights' gradients: the order of sums is that of the rows.
 #include "coupling_mlp/tile_operands.h"
 #include "coupling_mlp/tiled_gradient.h"
 
