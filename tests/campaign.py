@@ -9,7 +9,7 @@ import reliability
 from hypothesis import settings
 
 _PROFILE = "campaign"
-_TIMES_AS_MANY = 5
+_TIMES_AS_MANY = 10
 
 settings.register_profile(_PROFILE, derandomize=True)
 

@@ -105,6 +105,35 @@ def test_attributes_that_are_not_fitted_are_refused(saved, name):
         kind.load(folder)
 
 
+@pytest.mark.parametrize("saved", ["cca"], indirect=True)
+@pytest.mark.parametrize("name", ["n_features_in_", "n_features_out_"])
+def test_a_record_without_a_fitted_attribute_is_refused(saved, name):
+    kind, folder, record, write = saved
+    del record["attributes"][name]
+    write(record)
+    with pytest.raises(ValueError, match=f"the fitted attribute '{name}' is missing"):
+        kind.load(folder)
+
+
+@pytest.mark.parametrize("saved", ["hub"], indirect=True)
+def test_a_hub_without_its_width_is_refused(saved):
+    kind, folder, record, write = saved
+    write(changed(record, ("attributes", "hub"), {}))
+    with pytest.raises(ValueError, match="the fitted attribute 'n_features_in_' is missing"):
+        kind.load(folder)
+
+
+@pytest.mark.parametrize("saved", ["cca"], indirect=True)
+@pytest.mark.parametrize("name", ["weight_", "x_mean_", "y_mean_", "inverse_weight_"])
+def test_tensors_without_a_fitted_one_are_refused(saved, name):
+    kind, folder, *_ = saved
+    tensors, metadata = load_tensors(folder / "aligner.safetensors")
+    del tensors[name]
+    save_tensors(folder / "aligner.safetensors", tensors, metadata)
+    with pytest.raises(ValueError, match=f"the fitted attribute '{name}' is missing"):
+        kind.load(folder)
+
+
 @pytest.mark.parametrize("saved", ["inn"], indirect=True)
 @pytest.mark.parametrize("name", ["n_couplings", "hidden", "n_hidden"])
 def test_a_network_of_other_sizes_is_refused(saved, name):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from inspect import isabstract
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -34,6 +34,9 @@ _UNFIT = (
 
 class Estimator(BaseEstimator, ABC):
     """What is fitted, written to a folder and read back by :func:`load_aligner`."""
+
+    # Fitted attributes without which what is read back could not be used.
+    _always: ClassVar[tuple[str, ...]] = ()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to the folder ``path`` as JSON and safetensors."""
@@ -73,6 +76,8 @@ class Estimator(BaseEstimator, ABC):
             if name.startswith("_") or not name.endswith("_"):
                 raise ValueError(f"{name!r} is no fitted attribute; save it again")
             setattr(self, name, value)
+        if missing := [name for name in self._always if not hasattr(self, name)]:
+            raise ValueError(f"the fitted attribute {missing[0]!r} is missing")
 
 
 class Aligner(Estimator):
@@ -85,6 +90,7 @@ class Aligner(Estimator):
 
     n_features_in_: int
     n_features_out_: int
+    _always: ClassVar[tuple[str, ...]] = ("n_features_in_", "n_features_out_")
 
     @abstractmethod
     def fit(self, X: Array, Y: Array) -> Self:

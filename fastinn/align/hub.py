@@ -71,6 +71,7 @@ class Hub(Estimator):
     maps_: dict[View, Bijection]
     seeds_: list[View]
     n_features_in_: int
+    _always = ("n_features_in_",)
     history_: dict[str, list[float]]
     best_step_: int
     interrupted_: bool

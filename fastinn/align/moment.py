@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -167,6 +167,7 @@ class MomentAligner(Aligner):
     weight_: Tensor
     x_mean_: Tensor
     y_mean_: Tensor
+    _always: ClassVar[tuple[str, ...]] = (*Aligner._always, "weight_", "x_mean_", "y_mean_")
     _seen: Moments | None = None
 
     def fit(self, X: Array, Y: Array) -> Self:
@@ -242,6 +243,7 @@ class MomentBijection(MomentAligner, Bijection):
     """
 
     inverse_weight_: Tensor
+    _always = (*MomentAligner._always, "inverse_weight_")
 
     def _inverse_transform(self, y: Tensor) -> Tensor:
         return _affine(y, self.y_mean_, self.inverse_weight_, self.x_mean_)

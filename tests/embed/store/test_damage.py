@@ -70,34 +70,38 @@ OTHERS = {
 }
 
 
-@pytest.mark.campaign("R5")
-@pytest.mark.parametrize(("changes", "message"), OTHERS.values(), ids=OTHERS)
-def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, trials, changes, message):
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory, whole):
+    """Content of stores that are not ``finished``: of older rows, and of other headers."""
     from fastinn.embed import Encoded
 
-    width = changes.get("n_features", 8)
-    rows = {layer: states.repeat(1, width // 8) for layer, states in whole.rows.items()}
-    header = make_header(**changes)
-    write_all(tmp_path / "other", Encoded(rows, whole.keys), header, writers=2)
-    others = tree(tmp_path / "other")
+    path = tmp_path_factory.mktemp("strange")
+    older = {layer: rows + 1 for layer, rows in whole.rows.items()}
+    write_all(path / "stale", Encoded(older, whole.keys), writers=2)
+    for kind, (changes, _) in OTHERS.items():
+        width = changes.get("n_features", 8)
+        rows = {layer: states.repeat(1, width // 8) for layer, states in whole.rows.items()}
+        write_all(path / kind, Encoded(rows, whole.keys), make_header(**changes), writers=2)
+    return {kind: tree(path / kind) for kind in ("stale", *OTHERS)}
+
+
+@pytest.mark.campaign("R5")
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_shard_of_another_store_is_named(tmp_path, whole, finished, strange, trials, kind):
+    _, message = OTHERS[kind]
     for name in trials([n for n in finished if n.startswith("layer=")]):
         path = tmp_path / name.replace("/", "-")
-        lay_out(path, {**finished, name: others[name]})
+        lay_out(path, {**finished, name: strange[kind][name]})
         with pytest.raises(ValueError, match=f"{re.escape(name)} {message}"):
             EmbeddingStore(path).read(0, len(whole.keys))
         assert [name in line for line in verify(path).damages] == [True]
 
 
 @pytest.mark.campaign("R5")
-def test_a_stale_shard_is_named(tmp_path, whole, finished, trials):
-    from fastinn.embed import Encoded
-
-    older = Encoded({layer: rows + 1 for layer, rows in whole.rows.items()}, whole.keys)
-    write_all(tmp_path / "older", older, writers=2)
-    stale = tree(tmp_path / "older")
+def test_a_stale_shard_is_named(tmp_path, whole, finished, strange, trials):
     for name in trials([n for n in finished if n.startswith("layer=")]):
         path = tmp_path / name.replace("/", "-")
-        lay_out(path, {**finished, name: stale[name]})
+        lay_out(path, {**finished, name: strange["stale"][name]})
         with pytest.raises(ValueError, match=f"{re.escape(name)} is damaged: bytes 4096 to"):
             EmbeddingStore(path).read(0, len(whole.keys))
 
@@ -127,6 +131,52 @@ def test_extra_shards_are_named(tmp_path, finished, name):
     with pytest.raises(ValueError, match=f"{re.escape(name)} is not in the journal"):
         EmbeddingStore(tmp_path)
     assert verify(tmp_path).damages == [f"{name} is not in the journal"]
+
+
+def some_faults(chance, finished):
+    """Return one to four files of a store, each with what is wrong with it, in order."""
+    layers = [name for name in finished if name.startswith("layer=")]
+    extra = [f"{name.rpartition('-')[0]}-{chance.randrange(20, 99)}.safetensors" for name in layers]
+    faults = {name: chance.choice(["stale", *OTHERS]) for name in layers}
+    faults |= dict.fromkeys(extra, "extra")
+    missing = [name for name in finished if name.endswith(".safetensors")]
+    faults |= {name: "missing" for name in missing if chance.random() < 0.25}
+    return tuple(sorted(chance.sample(sorted(faults.items()), chance.randint(1, 4))))
+
+
+SAID = {
+    "missing": "is missing, the journal commits it",
+    "extra": "is not in the journal",
+    "stale": "is damaged: bytes 4096 to",
+    **{kind: message for kind, (_, message) in OTHERS.items()},
+}
+
+
+def with_faults(finished, strange, faults):
+    """Return the content of a store in which each of ``faults`` has happened."""
+    content = dict(finished)
+    for name, kind in faults:
+        if kind == "missing":
+            del content[name]
+        else:
+            content[name] = b"x" if kind == "extra" else strange[kind][name]
+    return content
+
+
+@pytest.mark.campaign("R5", full=True)
+def test_several_faults_are_each_named(tmp_path, whole, finished, strange, trials):
+    chance, states = random.Random(0), set()
+    while len(states) < 200:
+        states.add(some_faults(chance, finished))
+    for faults in trials(sorted(states)):
+        path = tmp_path / str(trials.n)
+        lay_out(path, with_faults(finished, strange, faults))
+        message = refusal(lambda path=path: EmbeddingStore(path).read(0, len(whole.keys)))
+        assert any(name in (message or "") for name, _ in faults), (faults, message)
+        damages = sorted(verify(path).damages)
+        assert len(damages) == len(faults), (faults, damages)
+        for (name, kind), line in zip(faults, damages, strict=True):
+            assert line.startswith(f"{name} {SAID[kind]}"), (faults, line)
 
 
 @pytest.mark.campaign("R5")
