@@ -91,8 +91,8 @@ void read_block(const SecondMoments& op, const Rows& rows, const S* data, const 
   for (int64_t j = 0; j < block.n_columns; ++j) short_shift[j] = static_cast<float>(shift[j]);
   if (block.n_rows < kTileDepth || block.n_columns < kSplitPanel)
     std::memset(values, 0, sizeof values);
-  const S* first = data + block.first_row * rows.row_stride +
-                   block.first_column * rows.column_stride;
+  const S* first =
+      data + block.first_row * rows.row_stride + block.first_column * rows.column_stride;
   for (int64_t i = 0; i < block.n_rows; ++i) {
     const S* row = first + i * rows.row_stride;
     const double root = op.root[block.first_row + i];
@@ -300,13 +300,13 @@ void add_chunk(const SecondMoments& op, const Tile& tile, const SplitPanels& lef
     const int64_t top = op.symmetric ? std::max(tile.top, j) : tile.top;
     const int64_t panel_lines = right.step_size() * sizeof(Pairs) / kLineBytes;
     const int64_t n_lines = ceil_div(panel_lines, ceil_div(tile.bottom - top, kSplitPanel));
-    Ahead ahead{reinterpret_cast<const char*>(right.at(j / kSplitPanel + 1, 0)),
-                n_lines, nullptr, width};
+    Ahead ahead{reinterpret_cast<const char*>(right.at(j / kSplitPanel + 1, 0)), n_lines, nullptr,
+                width};
     for (int64_t i = top; i < tile.bottom; i += kSplitPanel) {
       double* out = op.out + i * width + j;
       ahead.out = out;
-      multiply_panels(left.at(i / kSplitPanel, 0), of_right, left.step_size(), n_steps,
-                      parts, ahead, products);
+      multiply_panels(left.at(i / kSplitPanel, 0), of_right, left.step_size(), n_steps, parts,
+                      ahead, products);
       ahead.lines += n_steps * n_lines * kLineBytes;
       promote(products, std::min(kSplitPanel, tile.bottom - i),
               std::min(kSplitPanel, tile.right - j), first, out, width);
