@@ -208,11 +208,11 @@ class _PairWork:
 
 @cache
 def _end_with(run: int) -> None:
-    """End this process soon after ``run``, if it is a worker of it.
+    """End this process soon after ``run``, if it is a worker of it, even if that has ended before.
 
     Another run may go on with its checkpoints by then, and two must not write the same.
     """
-    if os.getppid() == run:
+    if os.getpid() != run:
         threading.Thread(target=_wait_for_the_end, args=(run,), daemon=True).start()
 
 
