@@ -111,6 +111,15 @@ def test_a_killed_comparison_whose_pairs_are_trained_side_by_side(stores, tmp_pa
     assert results(killed) == results(whole)
 
 
+def test_a_worker_that_begins_after_the_end_of_its_run_does_nothing():
+    gone = -1  # no parent of any process
+    code = f"from fastinn.study import networks; import time; networks._end_with({gone}); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "time.sleep(600)"], env=environment(), check=False
+    )
+    assert done.returncode == 1
+
+
 def command(stores, out, *options):
     """Start ``fastinn compare``."""
     arguments = ["compare", *stores, "--max-steps", "30", "--hub", "consensus", "--jobs", "1"]
