@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class TrainedAligner(Aligner):
     validation: float
     progress: bool
     precision: Precision
+    training_precision: Precision
 
     network_: Between
     history_: dict[str, list[float]]
@@ -169,6 +170,7 @@ class TrainedAligner(Aligner):
             self._monitor(x),
             budget=Budget(self.max_steps, self.max_seconds),
             lr=self.lr,
+            precision=self.training_precision,
             progress=self.progress,
         )
         share = distributed.share_of(self.batch_size)
@@ -203,6 +205,8 @@ class TrainedAligner(Aligner):
     def _check_parameters(self) -> None:
         for name, minimum in (("max_steps", 0), ("batch_size", 1), ("lr", 0)):
             _checks.at_least(getattr(self, name), minimum, name)
+        for name in ("precision", "training_precision"):
+            _checks.one_of(getattr(self, name), get_args(Precision), name)
         if self.max_seconds is not None:
             _checks.at_least(self.max_seconds, 0, "max_seconds")
         if not 0 < self.validation < 1:

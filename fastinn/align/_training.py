@@ -14,8 +14,10 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from fastinn import distributed
+from fastinn._types import Precision
 from fastinn.align._checkpoints import Checkpoints, Snapshot, named
 from fastinn.align._sources import Batches, Pair
+from fastinn.nn._precision import rounded
 
 _WARM_UP = 0.05
 _GRADIENT_NORM = 1.0
@@ -53,6 +55,7 @@ class Trainer:
         monitor: What else to enter in the history at every checkpoint, by name.
         budget: When to stop; the learning rate has decayed to zero by then.
         lr: Largest learning rate, of layers with at most 64 inputs; wider ones get less.
+        precision: Rounding of products in steps; what is measured keeps that of the module.
         progress: Show a progress bar if stderr is a terminal.
 
     Attributes:
@@ -72,9 +75,10 @@ class Trainer:
         *,
         budget: Budget,
         lr: float,
+        precision: Precision,
         progress: bool,
     ) -> None:
-        self._module, self._loss = module, loss
+        self._module, self._loss, self._precision = module, loss, precision
         self._validate, self._monitor = validate, monitor
         self._budget, self._lr, self._progress = budget, lr, progress
         self._parameters = [p for p in module.parameters() if p.requires_grad]
@@ -139,7 +143,8 @@ class Trainer:
         for group in self._adam.param_groups:
             group["lr"] = lr * group["scale"]
         self._adam.zero_grad()
-        self._loss(x, y).backward()
+        with rounded(self._module, self._precision):
+            self._loss(x, y).backward()
         due = kept is not None and kept.interval.due()
         if distributed.world_size() > 1:
             told = [self._own_seconds(), float(due)]

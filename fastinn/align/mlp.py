@@ -2,14 +2,13 @@
 
 from torch import Tensor, nn
 
-from fastinn import _checks
 from fastinn._types import Activation, Precision
 from fastinn.align._trained import TrainedAligner, in_batches
 from fastinn.align.base import r2
 from fastinn.align.linear import LinearMap
 from fastinn.moments import Moments
 from fastinn.nn._mlp import mlp
-from fastinn.nn._precision import PRECISIONS, products
+from fastinn.nn._precision import products
 
 
 class MLPMap(TrainedAligner):
@@ -28,8 +27,10 @@ class MLPMap(TrainedAligner):
         random_state: Seed of initialisation and shuffling.
         validation: Share of the documents (or rows) that picks the checkpoint.
         progress: Show a progress bar if stderr is a terminal.
-        precision: Rounding of the network's products; ``"fast"`` uses bfloat16, ``"high"`` is
-            the same as ``"exact"``.
+        precision: Rounding of the network's products when rows are mapped or scored; ``"fast"``
+            uses bfloat16 on GPUs and processors with matrix tiles (AMX), ``"high"`` is the same as
+            ``"exact"``.
+        training_precision: The same in training steps, see :class:`INN`.
 
     Attributes:
         history_: See :class:`INN`; the only R2 is ``"forward_r2"``.
@@ -49,6 +50,7 @@ class MLPMap(TrainedAligner):
         validation: float = 0.1,
         progress: bool = True,
         precision: Precision = "exact",
+        training_precision: Precision = "fast",
     ) -> None:
         self.hidden = hidden
         self.n_hidden = n_hidden
@@ -61,6 +63,7 @@ class MLPMap(TrainedAligner):
         self.validation = validation
         self.progress = progress
         self.precision = precision
+        self.training_precision = training_precision
 
     def _build(self, d_x: int, d_y: int) -> nn.Module:
         widths = [d_x, *[self.hidden or 4 * d_x] * self.n_hidden, d_y]
@@ -88,7 +91,6 @@ class _LinearPlus(nn.Module):
 
     def __init__(self, widths: list[int], activation: Activation, precision: Precision) -> None:
         super().__init__()
-        _checks.one_of(precision, PRECISIONS, "precision")
         self.precision = precision
         self.linear = nn.Linear(widths[0], widths[-1])
         nn.init.zeros_(self.linear.bias)

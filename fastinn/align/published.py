@@ -30,7 +30,9 @@ class PublishedBertINN(INN):
         random_state: Seed of initialisation and shuffling.
         validation: Share of the documents (or rows) that picks the checkpoint.
         progress: Show a progress bar if stderr is a terminal.
-        precision: Rounding of the networks' products, see :func:`fastinn.ops.coupling_mlp`.
+        precision: Rounding of the networks' products when rows are mapped or scored, see
+            :func:`fastinn.ops.coupling_mlp`.
+        training_precision: The same in training steps, see :class:`INN`.
         memory: What a training step keeps for its backward pass, see :class:`fastinn.nn.Flow`.
         cuda_graphs: See :class:`INN`.
 
@@ -55,6 +57,7 @@ class PublishedBertINN(INN):
         validation: float = 0.1,
         progress: bool = True,
         precision: Precision = "exact",
+        training_precision: Precision = "fast",
         memory: Memory = "store",
         cuda_graphs: bool = False,
     ) -> None:
@@ -67,6 +70,7 @@ class PublishedBertINN(INN):
         self.validation = validation
         self.progress = progress
         self.precision = precision
+        self.training_precision = training_precision
         self.memory = memory
         self.cuda_graphs = cuda_graphs
 

@@ -1,7 +1,7 @@
 """Affine coupling: one half of the features moves, by an amount the other half decides."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from torch import Tensor, nn
 
@@ -65,6 +65,15 @@ class Coupling(nn.Module):
             "precision": precision,
             "backend": backend,
         }
+
+    @property
+    def precision(self) -> Precision:
+        """Rounding of the sub-networks' products."""
+        return cast(Precision, self.options["precision"])
+
+    @precision.setter
+    def precision(self, precision: Precision) -> None:
+        self.options["precision"] = precision
 
     @outside_autocast
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

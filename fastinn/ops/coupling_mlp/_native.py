@@ -7,6 +7,7 @@ none is ever held for all rows unless it is saved.
 import torch
 from torch import Tensor
 
+from fastinn.ops._native import multiplies_bfloat16
 from fastinn.ops.coupling_mlp import _epilogues, _tiled
 from fastinn.ops.coupling_mlp._layer import Layer, halves
 from fastinn.ops.coupling_mlp._network import Backward, Network
@@ -101,15 +102,10 @@ def operands(layer: Layer, rows: Tensor) -> torch.dtype:
         return rows.dtype
     if rows.is_cuda:
         return torch.float16
-    return torch.bfloat16 if _multiplies_bfloat16() else rows.dtype
+    return torch.bfloat16 if multiplies_bfloat16() else rows.dtype
 
 
 def gradient_operands(layer: Layer, rows: Tensor) -> torch.dtype:
     """Return what operands of products among gradients are rounded to: float16 would underflow."""
     dtype = operands(layer, rows)
     return torch.bfloat16 if dtype == torch.float16 else dtype
-
-
-def _multiplies_bfloat16() -> bool:
-    """Say whether the CPU has AMX, without which 16-bit products take twice as long."""
-    return torch.cpu._is_amx_tile_supported()
