@@ -12,6 +12,7 @@ from fastinn.align._consensus import COMMON, Consensus, WithConsensus
 from fastinn.align._together import Together
 from fastinn.metrics import evaluate
 from fastinn.moments import Moments
+from fastinn.nn import AffineCoupling
 
 QUICK = INN(progress=False, max_steps=30, n_couplings=2, batch_size=64)
 NAMES = ("a", "b", "c")
@@ -195,6 +196,20 @@ def test_validation_rows_pick_the_checkpoint():
 
 def test_validation_may_be_a_share_of_the_documents():
     assert Hub(QUICK).fit(TRAIN, documents=np.arange(1200) // 10).score(TEST) > 0.5
+
+
+def test_steps_round_and_scores_do_not(monkeypatch):
+    seen = {"loss": set(), "validate": set()}
+    for name, found in seen.items():
+        method = getattr(Together, name)
+
+        def watching(together, *rows, method=method, found=found):
+            found.update(m.precision for m in together.modules() if isinstance(m, AffineCoupling))
+            return method(together, *rows)
+
+        monkeypatch.setattr(Together, name, watching)
+    Hub(QUICK).fit(TRAIN)
+    assert seen == {"loss": {"fast"}, "validate": {"exact"}}
 
 
 def test_ctrl_c_keeps_the_best_checkpoint(monkeypatch):

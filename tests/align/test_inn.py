@@ -148,6 +148,46 @@ def test_recomputing_trains_the_same_map(pair, fitted):
     assert recomputed.score_inverse(*pair) == pytest.approx(fitted.score_inverse(*pair), abs=1e-3)
 
 
+def test_steps_round_and_maps_do_not(pair, monkeypatch):
+    inn, seen = INN(**QUICK), {"_loss": set(), "_validate": set()}
+    for name, found in seen.items():
+        monkeypatch.setattr(inn, name, watched(inn, getattr(inn, name), found))
+    inn.fit(*pair)
+    assert seen == {"_loss": {"fast"}, "_validate": {"exact"}}
+    assert precisions(inn) == {"exact"}
+
+
+def watched(inn, method, found):
+    def watching(*rows):
+        found.update(precisions(inn))
+        return method(*rows)
+
+    return watching
+
+
+def precisions(inn) -> set[str]:
+    layers = inn.network_.core.layers
+    return {v.options["precision"] for v in layers if isinstance(v, AffineCoupling)}
+
+
+def test_a_failed_step_leaves_the_precision_as_it_was(pair, monkeypatch):
+    inn = INN(**QUICK)
+
+    def failing(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr(inn, "_loss", failing)
+    with pytest.raises(OSError, match="disk"):
+        inn.fit(*pair)
+    assert precisions(inn) == {"exact"}
+
+
+def test_rounded_steps_learn_as_much(pair, fitted):
+    exact = INN(training_precision="exact", **QUICK).fit(*pair)
+    assert fitted.score(*pair) == pytest.approx(exact.score(*pair), abs=5e-3)
+    assert fitted.score_inverse(*pair) == pytest.approx(exact.score_inverse(*pair), abs=5e-3)
+
+
 def test_same_seed_same_bits(pair, fitted):
     again, other = INN(**QUICK).fit(*pair), INN(random_state=1, **QUICK).fit(*pair)
     assert torch.equal(again.transform(pair[0]), fitted.transform(pair[0]))
@@ -308,6 +348,7 @@ def test_large_means_cost_no_digits_in_float64(pair):
         ({"validation": 1.0}, "validation is 1.0, expected a share"),
         ({"n_couplings": -1}, "n_couplings is -1, expected at least 0"),
         ({"precision": "low"}, "precision is 'low', expected one of"),
+        ({"training_precision": "low"}, "training_precision is 'low', expected one of"),
         ({"memory": "none"}, "memory is 'none', expected one of"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -51,6 +51,15 @@ def test_fast_precision_scores_like_exact(pair, fitted):
     assert fast.score(*pair) == pytest.approx(fitted.score(*pair), abs=0.02)
 
 
+def test_maps_are_exact_whatever_the_steps_were(pair, fitted):
+    linear_plus = fitted.network_.core
+    assert (fitted.training_precision, linear_plus.precision) == ("fast", "exact")
+    with torch.no_grad():
+        x = fitted.network_.source(pair[0])
+        plain = fitted.network_.target.undo(linear_plus.linear(x) + linear_plus.mlp(x))
+    torch.testing.assert_close(fitted.transform(pair[0]), plain.float())
+
+
 def test_does_not_invert(fitted):
     assert not hasattr(fitted, "inverse_transform")
 
