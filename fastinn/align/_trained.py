@@ -1,5 +1,6 @@
 """What the aligners that are trained on rows have in common."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -55,6 +56,7 @@ class TrainedAligner(Aligner):
     progress: bool
     precision: Precision
     training_precision: Precision
+    _full_rate_steps: float = math.inf
 
     network_: Between
     history_: dict[str, list[float]]
@@ -170,6 +172,7 @@ class TrainedAligner(Aligner):
             self._monitor(x),
             budget=Budget(self.max_steps, self.max_seconds),
             lr=self.lr,
+            full_rate_steps=self._full_rate_steps,
             precision=self.training_precision,
             progress=self.progress,
         )

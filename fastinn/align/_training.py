@@ -55,6 +55,7 @@ class Trainer:
         monitor: What else to enter in the history at every checkpoint, by name.
         budget: When to stop; the learning rate has decayed to zero by then.
         lr: Largest learning rate, of layers with at most 64 inputs; wider ones get less.
+        full_rate_steps: Beyond so many steps, ``lr`` falls with the cube root of their number.
         precision: Rounding of products in steps; what is measured keeps that of the module.
         progress: Show a progress bar if stderr is a terminal.
 
@@ -75,12 +76,14 @@ class Trainer:
         *,
         budget: Budget,
         lr: float,
+        full_rate_steps: float,
         precision: Precision,
         progress: bool,
     ) -> None:
         self._module, self._loss, self._precision = module, loss, precision
         self._validate, self._monitor = validate, monitor
-        self._budget, self._lr, self._progress = budget, lr, progress
+        self._budget, self._progress = budget, progress
+        self._lr, self._full_rate_steps = lr, full_rate_steps
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         groups = _by_width_scale(self._parameters)
         self._adam = torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.99), fused=True)
@@ -128,7 +131,7 @@ class Trainer:
         total, done = self._budget.max_steps, self.n_steps
         with tqdm(total=total, initial=done, disable=not shown, unit="step", leave=False) as bar:
             while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
-                due = self._step(*next(batches), self._lr * _rate(spent), kept)
+                due = self._step(*next(batches), self._rate(spent), kept)
                 bar.update()
                 if self._spent() * _CHECKPOINTS >= self._n_scored + 1:
                     self._n_scored = math.floor(self._spent() * _CHECKPOINTS)
@@ -137,6 +140,10 @@ class Trainer:
                     kept.save(self.n_steps, self._snapshot(batches, validation))
         if kept is not None and self.n_steps > done:
             kept.save(self.n_steps, self._snapshot(batches, validation))
+
+    def _rate(self, spent: float) -> float:
+        steps = self.n_steps / spent if self.n_steps else self._budget.max_steps
+        return self._lr * min(1.0, (self._full_rate_steps / steps) ** (1 / 3)) * _rate(spent)
 
     def _step(self, x: Tensor, y: Tensor, lr: float, kept: Checkpoints | None) -> bool:
         """Make a step; return whether a checkpoint is due, on every rank alike."""

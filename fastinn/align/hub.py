@@ -246,6 +246,7 @@ class Hub(Estimator):
             lambda: {"round_trip": max(monitor()["round_trip"] for monitor in monitors)},
             budget=Budget(template.max_steps, template.max_seconds),
             lr=_RATE * template.lr,
+            full_rate_steps=template._full_rate_steps,
             precision=template.training_precision,
             progress=template.progress,
         )

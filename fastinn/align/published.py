@@ -1,5 +1,6 @@
 """BERT-INN as an aligner, beside which the INN is held."""
 
+import math
 from typing import Any, Literal, cast
 
 from torch import Tensor
@@ -44,6 +45,7 @@ class PublishedBertINN(INN):
 
     start = "identity"
     n_couplings = 2
+    _full_rate_steps = math.inf
 
     def __init__(
         self,

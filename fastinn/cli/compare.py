@@ -64,7 +64,7 @@ def compare(
         Protocol,
         typer.Option(help="'paper': BERT-INN, forward error, 1600 mean-pooled samples."),
     ] = Protocol.fastinn,
-    max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = INN_STEPS,
+    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
     max_rows: Annotated[int, typer.Option(help="Rows a network trains on.", min=1)] = 200_000,
     jobs: Annotated[
         int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
@@ -92,7 +92,7 @@ def compare(
         inn=INN(max_steps=max_steps, random_state=random_state),
         published=bert_inn if published or paper else None,
         hub=None if hub is None else name(hub),
-        mlp=MLPMap(random_state=random_state),
+        mlp=MLPMap(max_steps=max_steps, random_state=random_state),
         max_rows=max_rows,
         n_jobs=jobs or processors(),
         storage=storage,
