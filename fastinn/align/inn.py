@@ -105,7 +105,7 @@ class INN(TrainedAligner, Bijection):
 
     # At the full rate a long two-way training is carried away by rows that come back from far
     # outside: 12,000 steps of 2.5e-2 ended at R2 -35 one way, of 1.2e-2 at 0.85 both ways.
-    _full_rate_steps = 1000
+    _full_rate_steps: float = 1000
 
     def __init__(
         self,
