@@ -246,6 +246,15 @@ class TrainedAligner(Aligner):
         raise ValueError(f"the tensors are not those of {type(self).__name__} of these sizes")
 
 
+def hidden_width(d: int) -> int:
+    """Return how wide the networks for a space of ``d`` features are by default.
+
+    What they learn beyond a linear map is what becomes of single tokens: it takes units, whatever
+    the width of the space. Below 64 all time goes into overhead.
+    """
+    return max(64, min(12 * d, 4 * d + 1024))
+
+
 def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Apply ``function`` to a bounded number of rows at a time, without gradients."""
     with torch.no_grad():

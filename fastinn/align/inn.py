@@ -12,7 +12,7 @@ from fastinn._types import Activation, Kept, Memory, Precision
 from fastinn.align._checkpoints import Checkpoints
 from fastinn.align._sources import Source
 from fastinn.align._standard import Standard
-from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, in_batches
+from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, hidden_width, in_batches
 from fastinn.align.base import Bijection, r2
 from fastinn.align.cca import CCA
 from fastinn.align.linear import LinearMap
@@ -33,9 +33,6 @@ _STARTS: dict[Start, type[MomentAligner]] = {
 # Largest ratio of a gain of the start to the median gain. Keeps the condition of the linear
 # layer at 1e4 or less, so that a round trip in float32 is good to 1e-3 at worst.
 _GAIN_RATIO = 100.0
-
-# Narrower sub-networks cost as much time, which goes into overhead, and learn little.
-_LEAST_HIDDEN = 64
 
 # Largest round trip that needs no warning. Rows that come back with another last bit can round
 # to another 16-bit operand, so "fast" products cannot do better than some roundings of 2^-8.
@@ -64,7 +61,8 @@ class INN(TrainedAligner, Bijection):
         start: ``"cca"`` (canonical map), ``"linear"`` (least squares), ``"procrustes"`` or
             ``"identity"``. Gains far from the median are clipped to make it a bijection.
         n_couplings: Number of couplings, two a rotation; an odd one has a rotation of its own.
-        hidden: Width of their sub-networks; three times that of the space, at least 64, by default.
+        hidden: Width of their sub-networks; by default ``12 * d`` up to 128 features, ``4 * d + 1024``
+            beyond, and at least 64.
         n_hidden: Number of hidden layers of their sub-networks.
         activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
         clamp: Bound of the log-scale of each coupling.
@@ -171,7 +169,7 @@ class INN(TrainedAligner, Bijection):
     def _coupling(self, d: int, kept: Kept) -> AffineCoupling:
         return AffineCoupling(
             d,
-            self.hidden or max(3 * d, _LEAST_HIDDEN),
+            self.hidden or hidden_width(d),
             kept=kept,
             n_hidden=self.n_hidden,
             activation=self.activation,
