@@ -22,10 +22,12 @@ from fastinn.nn import BertINN, bert_inn
 
 _VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "width d": {"hidden": 128},
-    "width 2d": {"hidden": 256},
-    "width 4d": {"hidden": 512},
-    "6 couplings of width 4d": {"hidden": 512, "n_couplings": 6},
+    "exact steps": {"training_precision": "exact"},
+    "width 3d": {"hidden": 384},
+    "width 6d": {"hidden": 768},
+    "width 8d": {"hidden": 1024},
+    "width 16d": {"hidden": 2048},
+    "6 couplings of width 8d": {"hidden": 1024, "n_couplings": 6},
     "10 couplings": {"n_couplings": 10},
     "two hidden layers": {"n_hidden": 2},
     "relu": {"activation": "relu"},

@@ -61,8 +61,8 @@ class INN(TrainedAligner, Bijection):
         start: ``"cca"`` (canonical map), ``"linear"`` (least squares), ``"procrustes"`` or
             ``"identity"``. Gains far from the median are clipped to make it a bijection.
         n_couplings: Number of couplings, two a rotation; an odd one has a rotation of its own.
-        hidden: Width of their sub-networks; by default ``12 * d`` up to 128 features, ``4 * d + 1024``
-            beyond, and at least 64.
+        hidden: Width of their sub-networks; by default ``12 * d`` up to 128 features and
+            ``4 * d + 1024`` beyond, at least 64.
         n_hidden: Number of hidden layers of their sub-networks.
         activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
         clamp: Bound of the log-scale of each coupling.
