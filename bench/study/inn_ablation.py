@@ -15,10 +15,8 @@ import seed_rows
 from seed_rows import Pair, SeedRows
 from timing import interleaved
 
-from fastinn.align import CCA, INN, LinearMap, MLPMap
+from fastinn.align import CCA, INN, LinearMap, MLPMap, PublishedBertINN
 from fastinn.align._trained import TrainedAligner
-from fastinn.moments import Moments
-from fastinn.nn import BertINN, bert_inn
 
 _VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -49,16 +47,6 @@ _PUBLISHED_LR = 3e-2
 _TIMED_ROWS, _TIMED_STEPS = 4096, (1, 6)
 
 
-class PublishedINN(INN):
-    """The bijection of Ren et al. (2023) from its own initialisation, in the same training loop."""
-
-    def _build(self, d_x: int, d_y: int) -> BertINN:
-        return bert_inn(d_x, precision=self.precision)
-
-    def _start(self, moments: Moments) -> None:
-        """Leave the networks as they were drawn."""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30.0, help="training time of each map")
@@ -83,13 +71,12 @@ def _ablate(rows: SeedRows, seconds: float) -> None:
 
 
 def _confirm(rows: SeedRows, seconds: float) -> None:
+    published: dict[str, Any] = {"progress": False, "batch_size": 512, "lr": _PUBLISHED_LR}
     maps = {
         "INN": INN(progress=False),
-        "published BERT-INN": PublishedINN(progress=False, lr=_PUBLISHED_LR),
+        "published BERT-INN": PublishedBertINN(objective="two-way", **published),
         "INN, forward": INN(progress=False, objective="forward"),
-        "published BERT-INN, forward": PublishedINN(
-            progress=False, objective="forward", lr=_PUBLISHED_LR
-        ),
+        "published BERT-INN, forward": PublishedBertINN(**published),
         "MLP": MLPMap(progress=False),
     }
     _give_steps(maps, rows.pair(*_CONFIRMED_ON[0], "train"), seconds)

@@ -249,8 +249,8 @@ class TrainedAligner(Aligner):
 def hidden_width(d: int) -> int:
     """Return how wide the networks for a space of ``d`` features are by default.
 
-    What they learn beyond a linear map is what becomes of single tokens: it takes units, whatever
-    the width of the space. Below 64 all time goes into overhead.
+    The wider, the more they learn in the same time, up to what weights cost in memory. Below 64
+    all time goes into overhead.
     """
     return max(64, min(12 * d, 4 * d + 1024))
 

@@ -131,7 +131,7 @@ class Trainer:
         total, done = self._budget.max_steps, self.n_steps
         with tqdm(total=total, initial=done, disable=not shown, unit="step", leave=False) as bar:
             while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
-                due = self._step(*next(batches), self._rate(spent), kept)
+                due = self._step(*next(batches), self._learning_rate(spent), kept)
                 bar.update()
                 if self._spent() * _CHECKPOINTS >= self._n_scored + 1:
                     self._n_scored = math.floor(self._spent() * _CHECKPOINTS)
@@ -141,7 +141,8 @@ class Trainer:
         if kept is not None and self.n_steps > done:
             kept.save(self.n_steps, self._snapshot(batches, validation))
 
-    def _rate(self, spent: float) -> float:
+    def _learning_rate(self, spent: float) -> float:
+        """Return the rate of the next step; a time limit tells how many there will be."""
         steps = self.n_steps / spent if self.n_steps else self._budget.max_steps
         return self._lr * min(1.0, (self._full_rate_steps / steps) ** (1 / 3)) * _rate(spent)
 

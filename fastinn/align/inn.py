@@ -76,8 +76,8 @@ class INN(TrainedAligner, Bijection):
         progress: Show a progress bar if stderr is a terminal.
         precision: Rounding of the sub-networks' products when rows are mapped or scored, see
             :func:`fastinn.ops.coupling_mlp`. Rotations and linear layer are float32 in any case.
-        training_precision: The same in training steps. ``"fast"`` costs no accuracy of a map that
-            is ``"exact"`` and saves half the time on processors with matrix tiles (AMX).
+        training_precision: The same in training steps. ``"fast"`` makes them about twice as fast
+            on processors with matrix tiles (AMX), for maps that are as accurate.
         memory: What a training step keeps for its backward pass, see :class:`fastinn.nn.Flow`.
         cuda_graphs: Map full blocks of 16,384 rows by CUDA graphs where rows are on a GPU, see
             :class:`fastinn.nn.GraphedFlow`.
