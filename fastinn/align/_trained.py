@@ -220,6 +220,12 @@ class TrainedAligner(Aligner):
                 "share; raise it or start fewer ranks"
             )
 
+    def _saved_params(self) -> dict[str, Any]:
+        params = super()._saved_params()
+        if "hidden" in params:  # by number: the default of a later version may be another
+            params["hidden"] = params["hidden"] or hidden_width(self.n_features_in_)
+        return params
+
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         _, attributes = super()._state()
         del attributes["network_"]

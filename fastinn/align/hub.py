@@ -345,8 +345,8 @@ class Hub(Estimator):
         return moments
 
     def _saved_params(self) -> dict[str, Any]:
-        template = self._template
-        kind = {"class": type(template).__name__, "params": template._saved_params()}
+        fitted = next(iter(self.maps_.values()))  # the template, and what it chose for this width
+        kind = {"class": type(fitted).__name__, "params": fitted._saved_params()}
         return {"template": kind, "pivot": view_to_json(self.pivot)}
 
     @classmethod

@@ -184,6 +184,15 @@ def test_save_and_load(template, pivot, layer, tmp_path):
         np.testing.assert_array_equal(loaded.transform(TEST[s], view(s), view(t)), expected)
 
 
+def test_a_saved_hub_outlives_another_default_width(tmp_path, monkeypatch):
+    hub = Hub(clone(QUICK).set_params(hidden=None)).fit(TRAIN)
+    hub.save(tmp_path)
+    monkeypatch.setattr("fastinn.align._trained.hidden_width", lambda d: 16)
+    monkeypatch.setattr("fastinn.align.inn.hidden_width", lambda d: 16)
+    found = load_aligner(tmp_path).transform(TEST["a"], "a", "b")
+    np.testing.assert_array_equal(found, hub.transform(TEST["a"], "a", "b"))
+
+
 def test_validation_rows_pick_the_checkpoint():
     """Where they are paired wrongly, nothing that is learned helps."""
     wrong = {name: np.roll(x, 7 * i, axis=0) for i, (name, x) in enumerate(TEST.items())}
