@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fastinn
 from fastinn import _checks, distributed
+from fastinn._allocator import reused_buffers
 from fastinn._types import Array, Precision
 from fastinn.align._checkpoints import Checkpoints, opened
 from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed, identity_of
@@ -104,7 +105,8 @@ class TrainedAligner(Aligner):
             _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
             _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
         kept = opened(checkpoint, self._settings((x, y)), {"rows": len(x)})
-        return self._fit(InMemory(x, y, documents, held_out), kept)
+        with reused_buffers():
+            return self._fit(InMemory(x, y, documents, held_out), kept)
 
     def fit_stream(
         self, blocks: Iterable[Block], *, checkpoint: str | PathLike[str] | None = None

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from fastinn import _checks, distributed
+from fastinn._allocator import reused_buffers
 from fastinn._arrays import as_tensor
 from fastinn._types import Array, View
 from fastinn.align._checkpoints import Checkpoints, opened
@@ -121,7 +122,8 @@ class Hub(Estimator):
             aside = self._side_by_side(_paired(validation))
             held_out = aside, aside[:, :1]
         kept = opened(checkpoint, self._settings(whole), {"rows": len(whole)})
-        return self._train(InMemory(whole, whole[:, :1], documents, held_out), kept)
+        with reused_buffers():
+            return self._train(InMemory(whole, whole[:, :1], documents, held_out), kept)
 
     def fit_stream(
         self, blocks: Iterable[SeedBlock], *, checkpoint: str | PathLike[str] | None = None

@@ -9,6 +9,7 @@ import typer
 
 import fastinn
 from fastinn import distributed
+from fastinn._allocator import give_back_large_buffers
 from fastinn.cli import (
     align,
     attention,
@@ -24,7 +25,6 @@ from fastinn.cli import (
     stitch,
     store,
 )
-from fastinn.cli._allocator import give_back_large_buffers
 from fastinn.cli._ranks import check_ranks
 from fastinn.cli._terminal import complain
 
