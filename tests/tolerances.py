@@ -12,6 +12,9 @@ ROW_SUM = {torch.float32: 2e-5, torch.float64: 1e-13}
 # 16-bit products: operands and results carry 8 bits (4e-3), and a layer chains a few of them.
 ROUNDED = 3e-2
 
+# One rounding to bfloat16, half a place, and what an approximation of 2^-12 adds.
+BFLOAT16 = 2.0**-8 + 2.0**-11
+
 # float64 against float64 of the same formula in another order of operations.
 FORMULA = 1e-10
 

@@ -11,7 +11,9 @@ namespace {
 constexpr double kSeluScale = 1.0507009873554804934193349852946;
 constexpr double kSeluAlpha = 1.6732632423543772848170429916717;
 // Hendrycks and Gimpel 2016, Gaussian Error Linear Units, section 2.
-constexpr double kSqrt2OverPi = 0.79788456080286535588;
+// u = sqrt(2 / pi) (x + kGeluCubic x^3), and (1 + tanh(u)) / 2 = sigmoid(2u): one exponential
+// instead of a hyperbolic tangent.
+constexpr double kGeluLinear = 2 * 0.79788456080286535588;
 constexpr double kGeluCubic = 0.044715;
 
 template <typename T>
@@ -39,8 +41,7 @@ FASTINN_ELEMENTWISE Activated<T> activated(T x) {
   } else if constexpr (activation == Activation::silu) {
     return gated(x, x, T(1));
   } else {
-    // (1 + tanh(u)) / 2 = sigmoid(2u): one exponential instead of a hyperbolic tangent.
-    constexpr T linear = T(2 * kSqrt2OverPi), cubic = T(2 * kSqrt2OverPi * kGeluCubic);
+    constexpr T linear = T(kGeluLinear), cubic = T(kGeluLinear * kGeluCubic);
     const T square = x * x;
     return gated(x, x * (linear + cubic * square), linear + 3 * cubic * square);
   }

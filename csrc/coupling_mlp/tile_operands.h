@@ -26,9 +26,10 @@ constexpr int64_t kMostRows = 192;
 using Pairs = uint32_t;
 using Products = float[kStrip][kStrip];
 
-inline __m512i narrowed(const float* values) {
-  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(values + 16), _mm512_loadu_ps(values));
-}
+inline __m512i narrowed(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
+
+// Of up to 32 entries.
+inline __mmask32 first_entries(int64_t n) { return static_cast<__mmask32>((uint64_t{1} << n) - 1); }
 
 // Operands of products in the order in which they are read: strip after strip of 32 rows, in each
 // step after step of 32 entries, both tiles of a step together. Filled up with zeros.
@@ -52,10 +53,10 @@ inline __m512i rounded(const float* first, int64_t stride, int64_t n) {
     for (int64_t i = 0; i < n; ++i) gathered[i] = first[i * stride];
     first = gathered;
   }
-  const auto mask = static_cast<uint32_t>((uint64_t{1} << n) - 1);
+  const __mmask32 mask = first_entries(n);
   const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), first);
   const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), first + 16);
-  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+  return narrowed(low, high);
 }
 
 // Rounds one step of a strip: rows of 32 entries, as left operands hold them.

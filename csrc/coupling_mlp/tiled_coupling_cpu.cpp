@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "coupling_mlp/coupling_rows.h"
-#include "coupling_mlp/formula.h"
+#include "coupling_mlp/rounded_formula.h"
 
 namespace fastinn {
 namespace {
@@ -31,26 +31,29 @@ struct Pre {
   int64_t stride;
 };
 
+// Writes the first n of 32 entries.
+inline void store_entries(__m512i entries, int64_t n, BFloat16* out) {
+  _mm512_mask_storeu_epi16(out, first_entries(n), entries);
+}
+
 template <Activation activation>
 void hidden_layer(const Operand& rows, int64_t n_rows, const PackedLayer& layer, int64_t n_out,
                   const Pre& pre, const Operand& out) {
-  for_each_products(rows, n_rows, layer.weight, n_out,
-                    [&](int64_t row, int64_t column, Products& products) {
-                      const float* bias = layer.bias.data() + column;
-                      Pairs* post = out.at(row / kStrip, column / kStrip);
-                      for (int64_t i = 0; i < kStrip; ++i, post += 16) {
-                        float* sums = products[i];
-#pragma omp simd
-                        for (int64_t j = 0; j < kStrip; ++j) sums[j] += bias[j];
-                        if (pre.first && row + i < n_rows)
-                          narrow_all(sums, std::min(kStrip, n_out - column),
-                                     pre.first + (row + i) * pre.stride + column);
-#pragma omp simd
-                        for (int64_t j = 0; j < kStrip; ++j)
-                          sums[j] = activated<activation>(sums[j]).value;
-                        _mm512_storeu_si512(post, narrowed(sums));
-                      }
-                    });
+  for_each_products(
+      rows, n_rows, layer.weight, n_out, [&](int64_t row, int64_t column, Products& products) {
+        const float* bias = layer.bias.data() + column;
+        Pairs* post = out.at(row / kStrip, column / kStrip);
+        for (int64_t i = 0; i < kStrip; ++i, post += 16) {
+          float* sums = products[i];
+          const __m512 low = _mm512_load_ps(sums) + _mm512_loadu_ps(bias);
+          const __m512 high = _mm512_load_ps(sums + 16) + _mm512_loadu_ps(bias + 16);
+          if (pre.first && row + i < n_rows)
+            store_entries(narrowed(low, high), std::min(kStrip, n_out - column),
+                          pre.first + (row + i) * pre.stride + column);
+          _mm512_storeu_si512(post, narrowed(rounded_activated<activation>(low).value,
+                                             rounded_activated<activation>(high).value));
+        }
+      });
 }
 
 void last_layer(const Operand& rows, int64_t n_rows, const PackedLayer& layer, int64_t n_out,

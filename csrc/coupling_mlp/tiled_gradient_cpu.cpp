@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "coupling_mlp/coupling_rows.h"
-#include "coupling_mlp/formula.h"
+#include "coupling_mlp/rounded_formula.h"
 
 namespace fastinn {
 namespace {
@@ -112,14 +112,8 @@ void last_gradient(const TiledGradient& op, int64_t index, const Place& place, c
                 out.at(column / kStrip, place.step + row / kStrip));
 }
 
-// Reads up to 32 entries and fills them up with zeros.
-inline void widen_entries(const BFloat16* first, int64_t n, float* out) {
-  const auto mask = static_cast<__mmask32>((uint64_t{1} << n) - 1);
-  const __m512i entries = _mm512_maskz_loadu_epi16(mask, first);
-  const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(entries));
-  const __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(entries, 1));
-  _mm512_storeu_si512(out, _mm512_slli_epi32(low, 16));
-  _mm512_storeu_si512(out + 16, _mm512_slli_epi32(high, 16));
+inline __m512 widened(__m256i entries) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(entries), 16));
 }
 
 // Takes 32 x 32 gradients from after the activation to before it; writes the activation again.
@@ -127,19 +121,14 @@ template <Activation activation>
 void hidden_step(Products& products, const BFloat16* pre, int64_t stride, int64_t n_rows,
                  int64_t n_columns, Pairs* grad, Pairs* post) {
   for (int64_t i = 0; i < kStrip; ++i, pre += stride, grad += 16, post += 16) {
-    alignas(64) float before[kStrip];
-    float* sums = products[i];
-    widen_entries(pre, i < n_rows ? n_columns : 0, before);
+    const __m512i before = _mm512_maskz_loadu_epi16(first_entries(i < n_rows ? n_columns : 0), pre);
     // Rows of 64 bytes, too far apart to be expected: those of the next strip.
     if (i + kStrip < n_rows) _mm_prefetch(pre + kStrip * stride, _MM_HINT_T0);
-#pragma omp simd
-    for (int64_t j = 0; j < kStrip; ++j) {
-      const auto hidden = activated<activation>(before[j]);
-      sums[j] *= hidden.slope;
-      before[j] = hidden.value;
-    }
-    _mm512_storeu_si512(grad, narrowed(sums));
-    _mm512_storeu_si512(post, narrowed(before));
+    const auto low = rounded_activated<activation>(widened(_mm512_castsi512_si256(before)));
+    const auto high = rounded_activated<activation>(widened(_mm512_extracti64x4_epi64(before, 1)));
+    _mm512_storeu_si512(grad, narrowed(_mm512_load_ps(products[i]) * low.slope,
+                                       _mm512_load_ps(products[i] + 16) * high.slope));
+    _mm512_storeu_si512(post, narrowed(low.value, high.value));
   }
 }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from tolerances import ELEMENTWISE, ROUNDED, ROW_SUM
+from tolerances import BFLOAT16, ELEMENTWISE, ROUNDED, ROW_SUM
 
 from fastinn import _cpu
 from fastinn.ops import (
@@ -380,31 +380,43 @@ def test_large_gains_are_exact_when_stored(layer_kernel, inverse):
     assert_all_close(actual, defined(case, rows, weights, biases, grads), tolerance)
 
 
+def activations(activation, values, **options):
+    """Return the activations that a coupling adds up, and their slopes, in float64 beside both."""
+    # One kept feature x, one hidden unit, no scale: the moved feature becomes activation(x).
+    weights = [torch.ones(1, 1).to(values), torch.tensor([[1.0], [0.0]]).to(values)]
+    biases = [values.new_zeros(1), values.new_zeros(2)]
+    x = values.clone().requires_grad_()
+    rows = torch.stack([x, torch.zeros_like(x)], dim=1)
+    actual = coupling_mlp(rows, weights, biases, activation=activation, **options)[0][:, 1]
+    wide = values.double().requires_grad_()
+    expected = reference._ACTIVATIONS[activation](wide)
+    slopes = [torch.autograd.grad(y.sum(), z)[0] for y, z in ((actual, x), (expected, wide))]
+    return (actual, expected), slopes
+
+
+def values_near_and_far():
+    near, far = torch.linspace(-12, 12, 601), torch.tensor([-300.0, -88.5, -1e-20, 1e-5, 90, 300])
+    return torch.cat([near, far])
+
+
 @DTYPES
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activation_is_accurate_to_the_last_places(layer_kernel, activation, dtype):
     if dtype == torch.float64 and layer_kernel.backend != "cpu":
         pytest.skip("float32 kernels")
-    near, far = torch.linspace(-12, 12, 601), torch.tensor([-300.0, -88.5, -1e-20, 1e-5, 90, 300])
-    values = torch.cat([near, far]).to(layer_kernel.device, dtype)
-    # One kept feature x, one hidden unit, no scale: the moved feature becomes activation(x).
-    weights = [torch.ones(1, 1), torch.tensor([[1.0], [0.0]])]
-    weights = [w.to(values) for w in weights]
-    biases = [values.new_zeros(1), values.new_zeros(2)]
-
-    def activated(x, backend):
-        rows = torch.stack([x, torch.zeros_like(x)], dim=1)
-        options = {"activation": activation, "backend": backend}
-        return coupling_mlp(rows, weights, biases, **options)[0][:, 1]
-
-    x = values.requires_grad_()
-    actual = activated(x, layer_kernel.backend)
-    wide = values.detach().double().requires_grad_()
-    expected = reference._ACTIVATIONS[activation](wide)
-    slopes = [torch.autograd.grad(y.sum(), z)[0] for y, z in ((actual, x), (expected, wide))]
-    for got, wanted in ((actual, expected), slopes):
+    values = values_near_and_far().to(layer_kernel.device, dtype)
+    for got, wanted in activations(activation, values, backend=layer_kernel.backend):
         error = (got.double() - wanted).abs() / wanted.abs().clamp(min=1)
         assert error.max().item() <= ELEMENTWISE[dtype]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_rounded_activation_is_accurate_to_bfloat16(activation):
+    """Its value to half a place of itself, down to where 1 + tanh is lost in float64."""
+    values = values_near_and_far().bfloat16().float()
+    (got, wanted), slopes = activations(activation, values, backend="cpu", precision="fast")
+    assert ((got - wanted).abs() <= BFLOAT16 * wanted.abs() + 1e-14).all()
+    assert (slopes[0] - slopes[1]).abs().max().item() <= BFLOAT16
 
 
 @MEMORIES
