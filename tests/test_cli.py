@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 import fastinn
 from fastinn import Encoder, Moments, cli
+from fastinn.align import INN
+from fastinn.cli._options import budget
 from fastinn.study import passes
 
 COMMANDS = [
@@ -104,6 +106,23 @@ def test_compare_trains_hub_and_bert_inn_at_cells(run, seeds, corpus, tmp_path):
     }
     assert results["settings"]["hub"] == "seed-1"
     assert "hub INN (two-way, seed-1), one map a model" in (tmp_path / "report.html").read_text()
+
+
+def test_a_time_is_no_number_of_steps():
+    assert budget(None, None) == {"max_steps": INN().max_steps}
+    assert budget(7, None) == {"max_steps": 7}
+    assert INN(**budget(None, 9)).max_seconds == 9
+    assert budget(None, 9)["max_steps"] > 1e9
+
+
+def test_compare_trains_forward_for_some_time(run, seeds, corpus, tmp_path):
+    """The INN, BERT-INN and MLP alike."""
+    options = ["--objective", "forward", "--published", "--max-seconds", "0.2", "--json"]
+    code, stdout, _ = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options)
+    assert code == 0
+    trained = {record["method"]: record for record in json.loads(stdout)["training"]}
+    assert trained.keys() == {"INN (forward)", "BERT-INN (forward)"}
+    assert all("inverse_r2" not in record for record in trained.values())
 
 
 @pytest.fixture
@@ -402,6 +421,10 @@ MISTAKES = {
     "networks": (["compare", "{seed}", "{seed}x", "--networks", "1:2:3"], "as -1,3:5"),
     "strengths": (["sanity", "{seed}", "--strengths", "much"], "--strengths is 'much', expected"),
     "hub": (["compare", "{seed}", "{other}", "--hub", "gone"], "hub is 'gone', expected 'consens"),
+    "two budgets": (
+        ["compare", "{seed}", "{other}", "--max-steps", "9", "--max-seconds", "9"],
+        "give --max-steps or --max-seconds, not both",
+    ),
     "missing corpus": (["align", "{seed}", "{seed}", "--corpus", "gone.txt"], "gone.txt is not"),
     "no labelled file": (["finetune", "{seed}", "--data", "gone.tsv"], "gone.tsv is not a file"),
     "no classifier": (

@@ -128,7 +128,8 @@ class Trainer:
 
     def _steps(self, batches: Batches, validation: Pair, kept: Checkpoints | None) -> None:
         shown = self._progress and sys.stderr.isatty() and distributed.is_main()
-        total, done = self._budget.max_steps, self.n_steps
+        total = self._budget.max_steps if self._budget.max_seconds is None else None
+        done = self.n_steps
         with tqdm(total=total, initial=done, disable=not shown, unit="step", leave=False) as bar:
             while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
                 due = self._step(*next(batches), self._learning_rate(spent), kept)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 import torch
 import typer
@@ -77,6 +77,15 @@ Sources: TypeAlias = dict[str, Encoder] | dict[str, EmbeddingStore]
 def processors() -> int:
     """Return how many networks to train at once; those on a GPU share it one after the other."""
     return 1 if torch.cuda.is_available() else torch.get_num_threads()
+
+
+def budget(max_steps: int | None, max_seconds: float | None) -> dict[str, Any]:
+    """Return how long networks are trained, as parameters of each."""
+    if max_seconds is None:
+        return {"max_steps": INN_STEPS if max_steps is None else max_steps}
+    if max_steps is not None:
+        raise ValueError("give --max-steps or --max-seconds, not both")
+    return {"max_steps": sys.maxsize, "max_seconds": max_seconds}
 
 
 def command_line() -> str:

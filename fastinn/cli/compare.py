@@ -8,7 +8,6 @@ import typer
 
 from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.cli._options import (
-    INN_STEPS,
     AsJson,
     Cells,
     Column,
@@ -22,6 +21,7 @@ from fastinn.cli._options import (
     RandomState,
     Storage,
     TokensPerBlock,
+    budget,
     corpus_for,
     name,
     network_cells,
@@ -39,6 +39,13 @@ class Protocol(StrEnum):
 
     fastinn = "fastinn"
     paper = "paper"
+
+
+class Objective(StrEnum):
+    """What an INN learns."""
+
+    two_way = "two-way"
+    forward = "forward"
 
 
 def compare(
@@ -64,7 +71,15 @@ def compare(
         Protocol,
         typer.Option(help="'paper': BERT-INN, forward error, 1600 mean-pooled samples."),
     ] = Protocol.fastinn,
-    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
+    objective: Annotated[
+        Objective, typer.Option(help="What the INN learns: both directions, or the first alone.")
+    ] = Objective.two_way,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Training steps of a network; default: 1000.", min=0)
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Training time of a network, in place of steps.", min=0)
+    ] = None,
     max_rows: Annotated[int, typer.Option(help="Rows a network trains on.", min=1)] = 200_000,
     jobs: Annotated[
         int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
@@ -85,14 +100,15 @@ def compare(
     trained = network_cells(networks, "--networks")
     paper = protocol is Protocol.paper
     read = sources_of(sources, layers, Level.sentence if paper and not level else level, fast=fast)
-    bert_inn = PublishedBertINN(max_steps=max_steps, random_state=random_state)
+    training = {**budget(max_steps, max_seconds), "random_state": random_state}
+    bert_inn = PublishedBertINN(**training)
     how = Comparison(
         cells=cells.value,
         network_layers=trained,
-        inn=INN(max_steps=max_steps, random_state=random_state),
+        inn=INN(objective=objective.value, **training),
         published=bert_inn if published or paper else None,
         hub=None if hub is None else name(hub),
-        mlp=MLPMap(max_steps=max_steps, random_state=random_state),
+        mlp=MLPMap(**training),
         max_rows=max_rows,
         n_jobs=jobs or processors(),
         storage=storage,

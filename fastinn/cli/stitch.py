@@ -57,7 +57,7 @@ def stitch(
     column: Column = "text",
     label: LabelColumn = "label",
     methods: Annotated[str, typer.Option(help="Some of these.")] = _ALL,
-    max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = INN_STEPS,
+    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
     max_rows: Annotated[int, typer.Option(help="Tokens that maps are fitted on.", min=1)] = 100_000,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-stitch"),
@@ -98,7 +98,7 @@ def stitch(
 def _chosen(names: str, max_steps: int, random_state: int) -> dict[str, Aligner | None]:
     methods = default_methods(
         inn=INN(max_steps=max_steps, random_state=random_state),
-        mlp=MLPMap(random_state=random_state),
+        mlp=MLPMap(max_steps=max_steps, random_state=random_state),
     )
     chosen = names.split(",")
     for name in chosen:
