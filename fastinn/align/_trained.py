@@ -48,6 +48,7 @@ class TrainedAligner(Aligner):
         interrupted_: Whether Ctrl-C ended training early.
     """
 
+    hidden: int | None = None
     max_steps: int
     max_seconds: float | None
     batch_size: int
@@ -198,6 +199,14 @@ class TrainedAligner(Aligner):
         self.network_.target.fit(moments, "y")
         self._start(moments)
 
+    def _width(self, d: int) -> int:
+        """Return how wide the hidden layers for a space of ``d`` features are.
+
+        By default, the wider, the more they learn in the same time, up to what weights cost in
+        memory; in layers narrower than 64 all time goes into overhead.
+        """
+        return self.hidden or max(64, min(12 * d, 4 * d + 1024))
+
     def _initialise(self, d_x: int, d_y: int) -> None:
         self.n_features_in_, self.n_features_out_ = d_x, d_y
         with torch.random.fork_rng(devices=[]):
@@ -225,7 +234,7 @@ class TrainedAligner(Aligner):
     def _saved_params(self) -> dict[str, Any]:
         params = super()._saved_params()
         if "hidden" in params:  # by number: the default of a later version may be another
-            params["hidden"] = params["hidden"] or hidden_width(self.n_features_in_)
+            params["hidden"] = self._width(self.n_features_in_)
         return params
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -252,15 +261,6 @@ class TrainedAligner(Aligner):
             if expected == {name: t.shape for name, t in tensors.items()}:
                 return
         raise ValueError(f"the tensors are not those of {type(self).__name__} of these sizes")
-
-
-def hidden_width(d: int) -> int:
-    """Return how wide the networks for a space of ``d`` features are by default.
-
-    The wider, the more they learn in the same time, up to what weights cost in memory. Below 64
-    all time goes into overhead.
-    """
-    return max(64, min(12 * d, 4 * d + 1024))
 
 
 def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from fastinn._types import Activation, Kept, Memory, Precision
 from fastinn.align._checkpoints import Checkpoints
 from fastinn.align._sources import Source
 from fastinn.align._standard import Standard
-from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, hidden_width, in_batches
+from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, in_batches
 from fastinn.align.base import Bijection, r2
 from fastinn.align.cca import CCA
 from fastinn.align.linear import LinearMap
@@ -169,7 +169,7 @@ class INN(TrainedAligner, Bijection):
     def _coupling(self, d: int, kept: Kept) -> AffineCoupling:
         return AffineCoupling(
             d,
-            self.hidden or hidden_width(d),
+            self._width(d),
             kept=kept,
             n_hidden=self.n_hidden,
             activation=self.activation,

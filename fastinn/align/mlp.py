@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from fastinn._types import Activation, Precision
-from fastinn.align._trained import TrainedAligner, hidden_width, in_batches
+from fastinn.align._trained import TrainedAligner, in_batches
 from fastinn.align.base import r2
 from fastinn.align.linear import LinearMap
 from fastinn.moments import Moments
@@ -66,7 +66,7 @@ class MLPMap(TrainedAligner):
         self.training_precision = training_precision
 
     def _build(self, d_x: int, d_y: int) -> nn.Module:
-        widths = [d_x, *[self.hidden or hidden_width(d_x)] * self.n_hidden, d_y]
+        widths = [d_x, *[self._width(d_x)] * self.n_hidden, d_y]
         return _LinearPlus(widths, self.activation, self.precision)
 
     def _start(self, moments: Moments) -> None:

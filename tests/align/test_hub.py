@@ -187,8 +187,7 @@ def test_save_and_load(template, pivot, layer, tmp_path):
 def test_a_saved_hub_outlives_another_default_width(tmp_path, monkeypatch):
     hub = Hub(clone(QUICK).set_params(hidden=None)).fit(TRAIN)
     hub.save(tmp_path)
-    monkeypatch.setattr("fastinn.align._trained.hidden_width", lambda d: 16)
-    monkeypatch.setattr("fastinn.align.inn.hidden_width", lambda d: 16)
+    monkeypatch.setattr(INN, "_width", lambda self, d: self.hidden or 16)
     found = load_aligner(tmp_path).transform(TEST["a"], "a", "b")
     np.testing.assert_array_equal(found, hub.transform(TEST["a"], "a", "b"))
 
