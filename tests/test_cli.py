@@ -92,7 +92,8 @@ def test_several_files_of_text_are_one_corpus(run, seeds, corpus, tmp_path):
 
 
 def test_compare_trains_hub_and_bert_inn_at_cells(run, seeds, corpus, tmp_path):
-    options = ["--networks", "-1,1:2", "--hub", seeds[1], "--published", "--cells", "same-layer"]
+    options = ["--networks", "-1,1:2", "--hub", seeds[1], "--hub-steps", "8", "--published"]
+    options += ["--cells", "same-layer"]
     code, stdout, _ = run(
         "compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options, *QUICK
     )
@@ -105,6 +106,9 @@ def test_compare_trains_hub_and_bert_inn_at_cells(run, seeds, corpus, tmp_path):
         ("hub INN (two-way, seed-1)", 3, 3),
     }
     assert results["settings"]["hub"] == "seed-1"
+    steps = {record["method"]: record["steps"][-1] for record in results["training"]}
+    assert steps["INN (two-way)"] == 5
+    assert steps["hub INN (two-way, seed-1)"] == 8
     assert "hub INN (two-way, seed-1), one map a model" in (tmp_path / "report.html").read_text()
 
 

@@ -67,6 +67,9 @@ def compare(
         str | None,
         typer.Option(help="Train one INN a model too: into 'consensus' or one model's space."),
     ] = None,
+    hub_steps: Annotated[
+        int | None, typer.Option(help="Training steps of a hub; default: --max-steps.", min=0)
+    ] = None,
     protocol: Annotated[
         Protocol,
         typer.Option(help="'paper': BERT-INN, forward error, 1600 mean-pooled samples."),
@@ -108,6 +111,7 @@ def compare(
         inn=INN(objective=objective.value, **training),
         published=bert_inn if published or paper else None,
         hub=None if hub is None else name(hub),
+        hub_steps=hub_steps,
         mlp=MLPMap(**training),
         max_rows=max_rows,
         n_jobs=jobs or processors(),

@@ -31,6 +31,8 @@ class Comparison:
         published: BERT-INN to train beside it, unfitted; ``None``: none.
         hub: Seed whose space one INN a seed is trained into, or ``"consensus"``, at each of the
             ``network_layers`` that is no cell; ``None``: no hub.
+        hub_steps: Training steps of a hub, which is one training in place of one a pair; ``None``:
+            as many as those of the INN.
         mlp: The free network, unfitted.
         max_rows: Rows the networks are trained on at most, the first of the training split; the
             closed forms use all.
@@ -47,6 +49,7 @@ class Comparison:
     inn: INN = field(default_factory=INN)
     published: PublishedBertINN | None = None
     hub: str | None = None
+    hub_steps: int | None = None
     mlp: MLPMap = field(default_factory=MLPMap)
     max_rows: int = 200_000
     n_candidates: int = 10_000
@@ -59,6 +62,12 @@ class Comparison:
     def bijections(self) -> list[INN]:
         """What is trained both ways at once for every pair, unfitted."""
         return [self.inn] if self.published is None else [self.inn, self.published]
+
+    @property
+    def hub_inn(self) -> INN:
+        """What a hub trains for each seed, unfitted."""
+        inn: INN = clone(self.inn)
+        return inn if self.hub_steps is None else inn.set_params(max_steps=self.hub_steps)
 
     def as_published(self) -> Self:
         """Return the same with the protocol of Ren et al.: 1600 samples, forward error, BERT-INN.

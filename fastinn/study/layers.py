@@ -29,7 +29,7 @@ _LIBRARIES = ("fastinn", "torch", "transformers", "numpy")
 _SAVE_EVERY_SECONDS = 10
 
 # Fields of a comparison that decide about its results, besides the networks.
-_OWN = ("cells", "network_layers", "hub", "max_rows", "n_candidates")
+_OWN = ("cells", "network_layers", "hub", "hub_steps", "max_rows", "n_candidates")
 
 
 def compare(
@@ -141,7 +141,7 @@ def _hubs(
     for number, layer in enumerate(progress(layers, "hubs")):
         views = [_view(encoders, seed, layer) for seed in encoders]
         found = parts[number].found() if kept[number] else None
-        yield found or hub_results(views, passes, how.inn, how.hub, held_out, parts[number])
+        yield found or hub_results(views, passes, how.hub_inn, how.hub, held_out, parts[number])
 
 
 def _cells(encoders: Mapping[str, Readable], cells: str) -> Iterator[Pair]:
@@ -247,7 +247,7 @@ def _header(
             "INN": how.inn.get_params(),
             "MLP": how.mlp.get_params(),
             **({"BERT-INN": how.published.get_params()} if how.published else {}),
-            **({"hub": how.hub} if how.hub else {}),
+            **({"hub": how.hub, "hub steps": how.hub_inn.max_steps} if how.hub else {}),
         },
     }
 
