@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from fastinn.align import MLPMap
 from fastinn.cli._options import (
     AsJson,
     Column,
@@ -18,7 +19,7 @@ from fastinn.embed import Encoder, stream
 from fastinn.embed.seeds import shipped_seeds
 from fastinn.report import terminal
 from fastinn.study.passes import run_pass
-from fastinn.study.sanity import STRENGTHS, sanity_check, thorough_inn
+from fastinn.study.sanity import STRENGTHS, sanity_check, thorough_inn, thorough_published
 
 
 def sanity(
@@ -32,7 +33,10 @@ def sanity(
         str, typer.Option(help="How far from linear the hidden networks are, such as 1,1.18,2.")
     ] = ",".join(map(str, STRENGTHS)),
     max_steps: Annotated[
-        int | None, typer.Option(help="Training steps of the INN; default: 1500.", min=0)
+        int | None,
+        typer.Option(
+            help="Training steps of a network; default: 1500 of the INN, 1000 of the others.", min=0
+        ),
     ] = None,
     random_state: RandomState = 0,
     as_json: AsJson = False,
@@ -50,12 +54,17 @@ def sanity(
         max_rows=max_rows,
         label="read",
     )
-    inn = thorough_inn()
+    inn, published, mlp = thorough_inn(), thorough_published(), MLPMap()
+    if max_steps is not None:
+        for network in (inn, published, mlp):
+            network.set_params(max_steps=max_steps)
     found = sanity_check(
         done.rows[view],
         documents=done.documents,
         strengths=decimals(strengths, "--strengths"),
-        inn=inn if max_steps is None else inn.set_params(max_steps=max_steps),
+        inn=inn,
+        published=published,
+        mlp=mlp,
         random_state=random_state,
     )
     records = [vars(recovery) for recovery in found]
