@@ -120,11 +120,13 @@ def test_a_time_is_no_number_of_steps():
 
 
 def test_compare_trains_forward_for_some_time(run, seeds, corpus, tmp_path):
-    """The INN, BERT-INN and MLP alike."""
     options = ["--objective", "forward", "--published", "--max-seconds", "0.2", "--json"]
     code, stdout, _ = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options)
     assert code == 0
-    trained = {record["method"]: record for record in json.loads(stdout)["training"]}
+    results = json.loads(stdout)
+    for network in ("INN", "BERT-INN", "MLP"):
+        assert results["settings"][network]["max_seconds"] == 0.2
+    trained = {record["method"]: record for record in results["training"]}
     assert trained.keys() == {"INN (forward)", "BERT-INN (forward)"}
     assert all("inverse_r2" not in record for record in trained.values())
 
@@ -428,6 +430,10 @@ MISTAKES = {
     "two budgets": (
         ["compare", "{seed}", "{other}", "--max-steps", "9", "--max-seconds", "9"],
         "give --max-steps or --max-seconds, not both",
+    ),
+    "steps of no hub": (
+        ["compare", "{seed}", "{other}", "--hub-steps", "9"],
+        "add --hub consensus",
     ),
     "missing corpus": (["align", "{seed}", "{seed}", "--corpus", "gone.txt"], "gone.txt is not"),
     "no labelled file": (["finetune", "{seed}", "--data", "gone.tsv"], "gone.tsv is not a file"),

@@ -40,8 +40,12 @@ class Budget:
 
     def spent(self, steps: int, seconds: float) -> float:
         """Return the share of the budget that is spent, 1 when there is none left."""
-        by_time = 0.0 if self.max_seconds is None else seconds / self.max_seconds
-        return max(steps / self.max_steps if self.max_steps else 1.0, by_time)
+        by_time = 0.0 if self.max_seconds is None else _share(seconds, self.max_seconds)
+        return max(_share(steps, self.max_steps), by_time)
+
+
+def _share(spent: float, limit: float) -> float:
+    return spent / limit if limit else 1.0
 
 
 class Trainer:

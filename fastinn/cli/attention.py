@@ -39,7 +39,7 @@ def attention(
     networks: Annotated[
         str, typer.Option(help="Layers at which INN and MLP are trained; '' for none.")
     ] = "",
-    max_steps: Annotated[int, typer.Option(help="Training steps of an INN.", min=0)] = INN_STEPS,
+    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-attention"),
     overwrite: Overwrite = False,
@@ -54,7 +54,7 @@ def attention(
     how = Comparison(
         network_layers=numbers(networks, "--networks") if networks else (),
         inn=INN(max_steps=max_steps, random_state=random_state),
-        mlp=MLPMap(random_state=random_state),
+        mlp=MLPMap(max_steps=max_steps, random_state=random_state),
         n_jobs=processors(),
         checkpoints=folder.checkpoints,
     )

@@ -8,6 +8,7 @@ import typer
 
 from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.cli._options import (
+    INN_STEPS,
     AsJson,
     Cells,
     Column,
@@ -78,7 +79,7 @@ def compare(
         Objective, typer.Option(help="What the INN learns: both directions, or the first alone.")
     ] = Objective.two_way,
     max_steps: Annotated[
-        int | None, typer.Option(help="Training steps of a network; default: 1000.", min=0)
+        int | None, typer.Option(help=f"Training steps of a network; default: {INN_STEPS}.", min=0)
     ] = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Training time of a network, in place of steps.", min=0)
@@ -99,6 +100,8 @@ def compare(
 
     Example: fastinn compare google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """
+    if hub_steps is not None and hub is None:
+        raise ValueError("--hub-steps is given and no hub; add --hub consensus, or leave it out")
     folder = RunFolder(out, overwrite=overwrite)
     trained = network_cells(networks, "--networks")
     paper = protocol is Protocol.paper

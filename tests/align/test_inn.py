@@ -202,6 +202,12 @@ def test_training_leaves_the_global_generator_alone(pair):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("none_left", [{"max_steps": 0}, {"max_seconds": 0}], ids=["steps", "time"])
+def test_no_budget_leaves_the_start(pair, none_left):
+    fitted = INN(**{**QUICK, **none_left}).fit(*pair)
+    assert fitted.n_steps_ == fitted.best_step_ == 0
+
+
 def test_two_fits_do_not_share_gradients_or_weights(pair, fitted):
     """One network a map: a second fit starts afresh, and the first map stays what it was."""
     x, y = pair
