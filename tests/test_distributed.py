@@ -39,10 +39,10 @@ def fastinn(n, *arguments):
 
 
 def launch(n, *command, restarts=0):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher = ["-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node", str(n), "--max-restarts", str(restarts)]
     done = subprocess.run(
-        [*launcher, *command],
+        [sys.executable, *(launcher if n > 1 else []), *command],
         env=environment(FASTINN_TIMEOUT="120"),
         capture_output=True,
         text=True,

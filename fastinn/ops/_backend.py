@@ -72,8 +72,6 @@ def named_backend() -> Backend | None:
     return _forced.get()
 
 
-# Constant under torch.compile: the choice depends on what is installed, not on any values.
-@torch.compiler.assume_constant_result
 def resolve(
     op: str, backend: Backend | None, device: str, dtype: torch.dtype = torch.float32
 ) -> Backend:
@@ -99,6 +97,12 @@ def resolve(
             f"available here: {', '.join(_available(op))}"
         )
     return named
+
+
+# Constant under torch.compile: the choice depends on what is installed, not on any values. This is
+# what torch.compiler.assume_constant_result does, but that imports the compiler, which takes as
+# long as all the rest that fastinn.ops imports.
+resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _fastest(op: str, device: str, dtype: torch.dtype) -> Backend:

@@ -1,5 +1,7 @@
 """Which backend is chosen, and what is said when it is not there."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -154,3 +156,15 @@ def test_float64_falls_back_where_there_is_no_kernel_for_it(machine):
     assert _backend.resolve("narrow", None, "cpu", torch.float64) == "cpu"
     with pytest.raises(BackendUnavailableError, match="no float64 kernel, convert them to float32"):
         _backend.resolve("narrow", "cuda", "cuda", torch.float64)
+
+
+def test_the_choice_is_marked_as_torch_marks_constants():
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(marked)
+    assert vars(_backend.resolve).items() >= vars(marked).items()
+
+
+def test_the_compiler_is_not_imported_before_it_is_used():
+    code = "import sys, fastinn.ops; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
