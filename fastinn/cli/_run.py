@@ -12,8 +12,8 @@ from fastinn.study.accumulation import accumulated_size
 from fastinn.study.comparison import Comparison
 from fastinn.study.layers import Results, compare
 
-_FURTHER = {"differences": terminal.difference_table, "strata": terminal.strata_table}
-"""Tables of parts that not every comparison has."""
+_FURTHER = (terminal.cell_table, terminal.difference_table, terminal.strata_table)
+"""Tables that have rows of some comparisons only."""
 
 
 def run_comparison(
@@ -43,7 +43,7 @@ def run_comparison(
     page = folder.report(finished)
     folder.finish()
     show(finished, as_json, terminal.score_table)
-    for part, table in _FURTHER.items():
-        if part in finished and not as_json:
+    for table in _FURTHER:
+        if not as_json and table(finished).row_count:
             show(finished, as_json, table)
     say(as_json, f"Report: {page}")

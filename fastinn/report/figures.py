@@ -20,15 +20,8 @@ from fastinn.report.drawing import (
     place,
     short,
 )
-from fastinn.report.tables import (
-    Results,
-    Summary,
-    decimal,
-    fits,
-    last_layers,
-    number,
-    summarise,
-)
+from fastinn.report.headline import headline_place, last_layers
+from fastinn.report.tables import Results, Summary, decimal, fits, number, summarise
 
 # Above the map: beside it, the bar would take a quarter of a narrow window.
 _COLOUR_BAR = {
@@ -147,7 +140,7 @@ def pair_heat_map(results: Results, method: str) -> go.Figure:
 
 
 def score_boxes(results: Results) -> go.Figure:
-    """Box plots over pairs of the held-out R2 at the last layer, one row a method.
+    """Box plots over pairs of the held-out R2 at the headline's layers, one row a method.
 
     Args:
         results: Results of a comparison.
@@ -159,7 +152,7 @@ def score_boxes(results: Results) -> go.Figure:
     n_pairs = len({(fit.source, fit.target) for fit in found})
     values = [number(r["r2"]) for fit in found for r in (fit.forward, fit.backward) if r]
     note = f"n = {n_pairs} pairs, a point each and a direction{off_axis(values)}"
-    figure = new_figure("Held-out R² at the last layer, over pairs", note)
+    figure = new_figure(f"Held-out R² at {headline_place(results)}, over pairs", note)
     for name, colour, side in (
         ("source → target", FORWARD, "forward"),
         ("target → source", BACKWARD, "backward"),

@@ -12,11 +12,13 @@ from plotly.offline import get_plotlyjs
 
 from fastinn._saved import write_whole
 from fastinn.report.costs import cost_rows
+from fastinn.report.headline import headline_place
 from fastinn.report.interval_figures import STRATA
 from fastinn.report.panels import sections
 from fastinn.report.tables import (
     Results,
     brackets,
+    cell_rows,
     decimal,
     differences,
     fits,
@@ -62,11 +64,13 @@ def _render(results: Results) -> str:
     return environment.get_template("template.html").render(
         title=results.get("title", "fastinn report"),
         summary=sentences(rows),
+        place=headline_place(results),
         brackets=brackets(rows),
         what_was_run=_what_was_run(results),
         rows=rows,
         fits=found,
         sections=sections(results),
+        cells=cell_rows(results),
         differences=differences(results),
         costs=list(cost_rows(results)),
         strata=strata_tables(results),

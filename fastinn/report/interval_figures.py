@@ -16,6 +16,7 @@ from fastinn.report.drawing import (
     new_figure,
     off_axis,
 )
+from fastinn.report.headline import cell_of, headline_place
 from fastinn.report.tables import Results, fits, number
 
 Record = Mapping[str, Any]
@@ -30,7 +31,7 @@ _APART = 0.14
 
 
 def method_means(results: Results) -> go.Figure:
-    """Mean R2 of each method at the last layer with its interval, a point a direction.
+    """Mean R2 of each method at the headline's layers with its interval, a point a direction.
 
     Args:
         results: Results of a comparison with ``"means"``.
@@ -38,11 +39,11 @@ def method_means(results: Results) -> go.Figure:
     Returns:
         A row a method; both directions lie one above the other.
     """
-    means = last_means(results)
+    means = headline_means(results)
     methods = list(dict.fromkeys(record["method"] for record in means))
     shown = [record for record in means if record["direction"] != "both"]
     note = how_many(shown) + off_axis(number(record["mean"]) for record in shown)
-    figure = new_figure("Held-out R² at the last layer, mean over pairs", note)
+    figure = new_figure(f"Held-out R² at {headline_place(results)}, mean over pairs", note)
     for name, direction, colour, shift in (
         ("source → target", "forward", FORWARD, -_APART),
         ("target → source", "backward", BACKWARD, _APART),
@@ -66,14 +67,10 @@ def method_means(results: Results) -> go.Figure:
     )
 
 
-def last_means(results: Results) -> list[Record]:
+def headline_means(results: Results) -> list[Record]:
     """Return the means at the pairs of layers that the table of methods is of."""
-    cells = {(fit.forward["source_layer"], fit.forward["target_layer"]) for fit in fits(results)}
-    return [
-        record
-        for record in results.get("means", [])
-        if (record["source_layer"], record["target_layer"]) in cells
-    ]
+    cells = {cell_of(fit.forward) for fit in fits(results)}
+    return [record for record in results.get("means", []) if cell_of(record) in cells]
 
 
 def layer_curves(results: Results) -> go.Figure:

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from fastinn.report import figures, interval_figures, study_figures
+from fastinn.report.headline import headline_place
 from fastinn.report.tables import Results
 
 
@@ -57,10 +58,10 @@ def sections(results: Results) -> dict[str, list[Panel]]:
 
 
 def _mean_panels(results: Results) -> Iterator[Panel]:
-    if interval_figures.last_means(results):
+    if interval_figures.headline_means(results):
         yield Panel(
             "means",
-            "Mean over pairs at the last layer",
+            f"Mean over pairs at {headline_place(results)}",
             "Bars are 95 % bootstrap intervals of the mean. Methods whose bars meet may still "
             "differ surely: see the table of differences, whose resamples are paired.",
             {"R²": interval_figures.method_means(results)},
@@ -181,7 +182,7 @@ def _pair_panels(results: Results) -> list[Panel]:
     if results.get("scores"):
         boxes = Panel(
             "pairs",
-            "Spread over pairs at the last layer",
+            f"Spread over pairs at {headline_place(results)}",
             "Each point is one pair; a box far to the right in both colours is a method that "
             "works both ways. Values below -0.5 lie off the axis.",
             {"R²": figures.score_boxes(results)},

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastinn.report.headline import cell_of, headline_layers, is_at, is_network
 from fastinn.study.records import is_of
 
 Results = Mapping[str, Any]
@@ -55,7 +56,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Fit:
-    """One method on one pair of models at their last layers, scored in both directions.
+    """One method on one pair of models at the headline's layers, scored in both directions.
 
     A bijection is one map: ``backward`` scores its inverse. Any other method needs a second map,
     fitted from target to source, and ``backward`` scores that one.
@@ -143,26 +144,14 @@ def mean_of(results: Results, record: Record, direction: str) -> Record | None:
     return next((r for r in results.get("means", []) if wanted.items() <= r.items()), None)
 
 
-def last_layers(scores: Iterable[Record]) -> dict[str, int]:
-    """Return the last layer scored of every model, in order of appearance."""
-    layers: dict[str, int] = {}
-    for record in scores:
-        for side in ("source", "target"):
-            name, layer = record[side], record[f"{side}_layer"]
-            layers[name] = max(layer, layers.get(name, layer))
-    return layers
-
-
 def fits(results: Results) -> list[Fit]:
-    """Pair up the held-out scores at the last layers, one :class:`Fit` a method and pair."""
-    scores = results.get("scores", [])
-    layers = last_layers(scores)
+    """Pair up the held-out scores of the headline, one :class:`Fit` a method and pair."""
+    layers = headline_layers(results)
     order = {name: rank for rank, name in enumerate(layers)}
     records = {
         (record["method"], record["source"], record["target"], record["fitted"]): record
-        for record in scores
-        if record["source_layer"] == layers[record["source"]]
-        and record["target_layer"] == layers[record["target"]]
+        for record in results.get("scores", [])
+        if is_at(record, layers)
     }
     invertible = {method for method, _, _, fitted in records if fitted == "inverse"}
     found = []
@@ -225,6 +214,24 @@ def differences(results: Results) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def cell_rows(results: Results) -> list[dict[str, Any]]:
+    """Return one row for each method and each pair of layers at which networks were trained.
+
+    Returns:
+        ``method``, the layers and the mean of each direction; nothing where the headline shows
+        all of it.
+    """
+    means = results.get("means", [])
+    cells = {cell_of(record) for record in means if is_network(record["method"])}
+    if not cells - {cell_of(fit.forward) for fit in fits(results)}:
+        return []
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in sorted((r for r in means if cell_of(r) in cells), key=cell_of):
+        place = {name: record[name] for name in ("method", "source_layer", "target_layer")}
+        rows.setdefault(tuple(place.values()), place)[record["direction"]] = record
+    return list(rows.values())
+
+
 def strata_tables(results: Results) -> list[dict[str, Any]]:
     """Return one table for each property and pair of layers.
 
@@ -245,7 +252,7 @@ def strata_tables(results: Results) -> list[dict[str, Any]]:
 
 
 def sentences(rows: Iterable[MethodRow]) -> list[str]:
-    """Say in plain English what the last layer shows, leaving out what was not run."""
+    """Say in plain English what the headline shows, leaving out what was not run."""
     rows = list(rows)
     inn = next((row for row in rows if is_of(row.method, "INN")), None)
     free = next((row for row in rows if is_of(row.method, "MLP")), None)

@@ -7,9 +7,11 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fastinn.report.headline import headline_place
 from fastinn.report.tables import (
     Results,
     brackets,
+    cell_rows,
     decimal,
     differences,
     fits,
@@ -20,10 +22,10 @@ from fastinn.study.records import is_of
 
 
 def score_table(results: Results) -> Table:
-    """Summarise a comparison's held-out scores at the last layers, one row a method."""
+    """Summarise a comparison's held-out scores at one layer of each model, one row a method."""
     rows = method_rows(fits(results), results)
     table = _table(
-        f"Held-out R2 at the last layer, mean over pairs ({brackets(rows)})",
+        f"Held-out R2 at {headline_place(results)}, mean over pairs ({brackets(rows)})",
         "method",
         "source -> target",
         "target -> source",
@@ -37,6 +39,20 @@ def score_table(results: Results) -> Table:
     return _named(table)
 
 
+def cell_table(results: Results) -> Table:
+    """Show the scores at every pair of layers at which networks were trained."""
+    table = _table(
+        "Held-out R2 layer by layer, mean over pairs (95 % interval)",
+        "method",
+        "layers",
+        "source -> target",
+        "target -> source",
+    )
+    for row in cell_rows(results):
+        table.add_row(row["method"], *_both_ways(row))
+    return _named(table)
+
+
 def difference_table(results: Results) -> Table:
     """Show by how much methods differ on the same pairs, layer by layer."""
     table = _table(
@@ -47,10 +63,14 @@ def difference_table(results: Results) -> Table:
         "target -> source",
     )
     for row in differences(results):
-        layers = f"{row['source_layer']} -> {row['target_layer']}"
-        spans = (interval(row.get(direction)) for direction in ("forward", "backward"))
-        table.add_row(f"{row['method']} - {row['minus']}", layers, *spans)
+        table.add_row(f"{row['method']} - {row['minus']}", *_both_ways(row))
     return _named(table)
+
+
+def _both_ways(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Print the layers of a row and what it holds of each direction."""
+    layers = f"{row['source_layer']} -> {row['target_layer']}"
+    return layers, interval(row.get("forward")), interval(row.get("backward"))
 
 
 def baseline_table(results: Results) -> Table:

@@ -71,7 +71,12 @@ def test_an_interval_of_other_pairs_is_not_taken(summarised):
 
 def test_terminal_tables_fit_a_hundred_columns(summarised):
     console = Console(width=100)
-    for table in (terminal.score_table, terminal.difference_table, terminal.strata_table):
+    for table in (
+        terminal.score_table,
+        terminal.cell_table,
+        terminal.difference_table,
+        terminal.strata_table,
+    ):
         with console.capture() as shown:
             console.print(table(summarised))
         lines = shown.get().splitlines()
