@@ -120,12 +120,14 @@ def test_a_time_is_no_number_of_steps():
 
 
 def test_compare_trains_forward_for_some_time(run, seeds, corpus, tmp_path):
-    options = ["--objective", "forward", "--published", "--max-seconds", "0.2", "--json"]
-    code, stdout, _ = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options)
+    options = ["--objective", "forward", "--published", "--max-seconds", "0.2", "--hidden", "24"]
+    run_of = ["compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options, "--json"]
+    code, stdout, _ = run(*run_of)
     assert code == 0
     results = json.loads(stdout)
     for network in ("INN", "BERT-INN", "MLP"):
         assert results["settings"][network]["max_seconds"] == 0.2
+    assert [results["settings"][network]["hidden"] for network in ("INN", "MLP")] == [24, 24]
     trained = {record["method"]: record for record in results["training"]}
     assert trained.keys() == {"INN (forward)", "BERT-INN (forward)"}
     assert all("inverse_r2" not in record for record in trained.values())

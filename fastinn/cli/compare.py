@@ -84,6 +84,10 @@ def compare(
     max_seconds: Annotated[
         float | None, typer.Option(help="Training time of a network, in place of steps.", min=0)
     ] = None,
+    hidden: Annotated[
+        int | None,
+        typer.Option(help="Width of INN and MLP; default: by the number of features.", min=1),
+    ] = None,
     max_rows: Annotated[int, typer.Option(help="Rows a network trains on.", min=1)] = 200_000,
     jobs: Annotated[
         int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
@@ -111,11 +115,11 @@ def compare(
     how = Comparison(
         cells=cells.value,
         network_layers=trained,
-        inn=INN(objective=objective.value, **training),
+        inn=INN(objective=objective.value, hidden=hidden, **training),
         published=bert_inn if published or paper else None,
         hub=None if hub is None else name(hub),
         hub_steps=hub_steps,
-        mlp=MLPMap(**training),
+        mlp=MLPMap(hidden=hidden, **training),
         max_rows=max_rows,
         n_jobs=jobs or processors(),
         storage=storage,
