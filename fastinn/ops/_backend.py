@@ -100,8 +100,8 @@ def resolve(
 
 
 # Constant under torch.compile: the choice depends on what is installed, not on any values. This is
-# what torch.compiler.assume_constant_result does, but that imports the compiler, which takes as
-# long as all the rest that fastinn.ops imports.
+# what torch.compiler.assume_constant_result does, but that imports the compiler, which takes
+# nearly as long as all the rest that fastinn.ops imports.
 resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

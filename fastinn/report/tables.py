@@ -257,10 +257,7 @@ def sentences(rows: Iterable[MethodRow]) -> list[str]:
     inn = next((row for row in rows if is_of(row.method, "INN")), None)
     free = next((row for row in rows if is_of(row.method, "MLP")), None)
     hub = next((row for row in rows if is_of(row.method, "hub INN")), None)
-    networks = ("INN", "BERT-INN", "hub INN")
-    linear = [
-        row for row in rows if row.bijection and not any(is_of(row.method, n) for n in networks)
-    ]
+    linear = [row for row in rows if row.bijection and not is_network(row.method)]
     said = []
     if inn:
         said.append(f"{inn.method}, an invertible network, reaches {_shares(inn)}.")
