@@ -11,7 +11,7 @@ import fastinn
 
 ROOT = Path(fastinn.__file__).parent
 
-BASE = {"_types", "_arrays", "_checks", "_saved", "_checkpoint"}
+BASE = {"_types", "_arrays", "_checks", "_saved", "_checkpoint", "_products"}
 KERNELS = BASE | {"ops"}
 RANKS = KERNELS | {"moments", "distributed"}
 MODELS = RANKS | {"nn"}
@@ -21,6 +21,7 @@ ALLOWED = {
     "_checks": {"_types", "_arrays"},
     "_saved": BASE,
     "_checkpoint": {"_saved"},
+    "_products": {"_types"},
     "_allocator": set(),
     "ops": BASE,
     "moments": KERNELS,

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
+from fastinn._products import products
 from fastinn._types import Activation, Precision
 from fastinn.align._trained import TrainedAligner, in_batches
 from fastinn.align.base import r2
 from fastinn.align.linear import LinearMap
 from fastinn.moments import Moments
 from fastinn.nn._mlp import mlp
-from fastinn.nn._precision import products
 
 
 class MLPMap(TrainedAligner):
@@ -97,6 +97,6 @@ class _LinearPlus(nn.Module):
         self.mlp = mlp(widths, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        with products(self.precision, x):
+        with products(self.precision, x.device):
             correction = self.mlp(x)
         return self.linear(x) + correction

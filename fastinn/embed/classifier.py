@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from fastinn import _checks
+from fastinn._products import products
 from fastinn._types import Precision
 from fastinn.embed.batches import by_length, padded
 from fastinn.embed.model import Model, blocks_of, loading, weights_hash
@@ -48,8 +49,8 @@ class Classifier:
         max_length: Longest text in tokens, special ones included; what is longer is cut. ``None``
             takes the model's.
         device: Where the model runs; ``None`` takes the GPU if there is one.
-        precision: ``"fast"`` runs the model with bfloat16 products, ``"exact"`` and ``"high"`` in
-            float32.
+        precision: ``"fast"`` runs the model with bfloat16 products where they are the faster ones,
+            ``"exact"`` and ``"high"`` in float32.
 
     Raises:
         ValueError: If the model cannot be loaded, or its head was never trained.
@@ -184,9 +185,7 @@ class Classifier:
     @torch.no_grad()
     def _run(self, batch: TextBatch, actions: Mapping[int, Callable[[Tensor], Tensor]]) -> Tensor:
         with ExitStack() as stack:
-            stack.enter_context(
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "fast")
-            )
+            stack.enter_context(products(self.precision, self.device))
             for layer, action in actions.items():
                 stack.enter_context(_at(self._blocks, layer, action))
             return self._model(**batch.inputs).logits.float().cpu()

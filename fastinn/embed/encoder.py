@@ -1,5 +1,6 @@
 """Hidden states of BERT-like encoders, one row a token, word or document."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastinn import _checks
+from fastinn._products import multiplies_bfloat16
 from fastinn._types import Precision
 from fastinn.embed import batches
 from fastinn.embed.levels import LAYOUTS, Layout, Level
@@ -44,6 +46,9 @@ class Encoder(Source):
             overflows past 65504.
         revision: Commit, tag or branch on the hub; give a commit to pin a run.
 
+    Warns:
+        RuntimeWarning: If ``"fast"`` is the slower one on this CPU, as it is without AMX.
+
     Raises:
         ValueError: If there is no such model, or it has no such layer. A model whose weights
             cannot be read is found out when they are first needed.
@@ -73,6 +78,13 @@ class Encoder(Source):
             revision=revision,
         )
         self.layers = self.model.resolve(range(self.n_layers + 1) if layers == "all" else layers, 0)
+        if precision == "fast" and not multiplies_bfloat16(self.device):
+            warnings.warn(
+                "16 bits take longer than 32 on this CPU, which has no matrix tiles (AMX); "
+                "leave --fast (precision='fast') out",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self._packs = can_pack(self.model.config, self.device, self.dtype)
         if self._packs:
             self.model.attention = ATTENTION

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from fastinn import _checks
+from fastinn._products import products
 from fastinn._saved import write_whole
 from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.classifier import TextBatch, text_batch, text_batches, tokenise
@@ -38,7 +39,8 @@ class FinetuneConfig:
         weight_decay: Of AdamW.
         length: Longest text in tokens, special ones included; ``None`` takes the model's.
         validation: Share of the rows that picks the epoch, unless others are given for that.
-        precision: ``"fast"`` trains with bfloat16 products, ``"exact"`` with float32 ones.
+        precision: ``"fast"`` trains with bfloat16 products where they are the faster ones (GPUs,
+            CPUs with AMX), ``"exact"`` with float32 ones.
         seed: Of the new head, the order of the rows and dropout.
     """
 
@@ -213,7 +215,7 @@ class _Trainer:
 
     def _step(self, batch: TextBatch, truth: Tensor, optimizer: torch.optim.Optimizer) -> None:
         self._network.train()
-        with self._products():
+        with products(self._config.precision, self._device):
             logits = self._network(**batch.inputs).logits
         cross_entropy(logits.float(), truth.to(self._device)).backward()
         nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
@@ -228,16 +230,12 @@ class _Trainer:
         for batch in text_batches(
             tokenise(self._tokens, data.texts), self._tokens.pad_id, self._device
         ):
-            with self._products():
+            with products(self._config.precision, self._device):
                 logits = self._network(**batch.inputs).logits.float().cpu()
             labels = truth[batch.places]
             loss += float(cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == labels).sum())
         return {"accuracy": correct / len(data), "loss": loss / len(data)}
-
-    def _products(self) -> torch.autocast:
-        fast = self._config.precision == "fast"
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=fast)
 
     def _truth(self, data: Labelled) -> Tensor:
         return torch.tensor([self._classes[label] for label in data.labels])

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
+from fastinn._products import products
 from fastinn._saved import write_whole
 from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.corpus import Corpus
@@ -37,7 +38,8 @@ class PretrainConfig:
         batch: Windows a step.
         lr: Peak learning rate, after a warm-up over a twentieth of the steps.
         masked: Share of the tokens that is predicted.
-        precision: ``"fast"`` trains with bfloat16 products, ``"exact"`` with float32 ones.
+        precision: ``"fast"`` trains with bfloat16 products where they are the faster ones (GPUs,
+            CPUs with AMX), ``"exact"`` with float32 ones.
     """
 
     hidden: int = 128
@@ -155,7 +157,7 @@ def _train(
     windows: Tensor, tokenizer: BertTokenizer, config: PretrainConfig, seed: int
 ) -> BertForMaskedLM:
     torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = BertForMaskedLM(_bert_config(tokenizer, config))
     nn.Module.to(model, device)
     optimizer = torch.optim.AdamW(
@@ -167,7 +169,7 @@ def _train(
     for step, batch in enumerate(bar):
         inputs, labels = _mask(batch, tokenizer, config.masked, generator)
         scored = labels != _UNSCORED
-        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "fast"):
+        with products(config.precision, device):
             logits = _logits(model, inputs.to(device), scored.to(device))
         loss = cross_entropy(logits.float(), labels[scored].to(device))
         loss.backward()

@@ -17,11 +17,6 @@ def native(device: torch.device) -> tuple[ModuleType, tuple[int, ...]]:
     return _cpu, ()
 
 
-def multiplies_bfloat16() -> bool:
-    """Say whether the CPU has AMX, without which 16-bit products take twice as long."""
-    return torch.cpu._is_amx_tile_supported()
-
-
 def dtype_name(tensor: Tensor) -> str:
     """Return ``"float32"`` for ``torch.float32``, and so on."""
     return str(tensor.dtype).removeprefix("torch.")

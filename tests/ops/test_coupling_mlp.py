@@ -245,7 +245,7 @@ def test_strided_weights(layer_kernel, networks, inverse):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_rounded_products(layer_kernel, monkeypatch, activation, memory, inverse):
     # Also where the CPU has no 16-bit matrix unit and multiplies float32 operands by itself.
-    monkeypatch.setattr(_native, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(_native, "multiplies_bfloat16", lambda device: True)
     case = Case(activation=activation, inverse=inverse)
     check(layer_kernel, case, memory, precision="fast")
 
@@ -360,7 +360,7 @@ def test_rounded_products_do_not_depend_on_threads_and_blocks(memory, inverse):
 @DIRECTIONS
 @MEMORIES
 def test_fast_where_products_stay_wide(layer_kernel, monkeypatch, memory, inverse):
-    monkeypatch.setattr(_native, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(_native, "multiplies_bfloat16", lambda device: False)
     check(layer_kernel, Case(inverse=inverse), memory, precision="fast")
 
 

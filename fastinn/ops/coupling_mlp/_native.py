@@ -7,7 +7,7 @@ none is ever held for all rows unless it is saved.
 import torch
 from torch import Tensor
 
-from fastinn.ops._native import multiplies_bfloat16
+from fastinn._products import multiplies_bfloat16
 from fastinn.ops.coupling_mlp import _epilogues, _tiled
 from fastinn.ops.coupling_mlp._layer import Layer, halves
 from fastinn.ops.coupling_mlp._network import Backward, Network
@@ -102,7 +102,7 @@ def operands(layer: Layer, rows: Tensor) -> torch.dtype:
         return rows.dtype
     if rows.is_cuda:
         return torch.float16
-    return torch.bfloat16 if multiplies_bfloat16() else rows.dtype
+    return torch.bfloat16 if multiplies_bfloat16(rows.device) else rows.dtype
 
 
 def gradient_operands(layer: Layer, rows: Tensor) -> torch.dtype:
