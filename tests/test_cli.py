@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import fastinn
 from fastinn import Encoder, Moments, cli
 from fastinn.align import INN
+from fastinn.cli import _terminal
 from fastinn.cli._options import budget
 from fastinn.study import passes
 
@@ -548,3 +549,10 @@ def test_plot_without_matplotlib_names_the_remedy(run, tmp_path, monkeypatch):
     assert stderr == (
         "fastinn: plots as files need matplotlib; install it by: pip install 'fastinn[plots]'\n"
     )
+
+
+def test_tables_are_wide_where_they_are_not_on_a_terminal(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert _terminal._console().width == 120
+    monkeypatch.setenv("COLUMNS", "90")
+    assert _terminal._console().width == 90

@@ -4,7 +4,7 @@ import sys
 
 from fastinn.cli._options import Sources, command_line
 from fastinn.cli._plan import announce, announce_moments
-from fastinn.cli._terminal import complain, report_left_out, say, show
+from fastinn.cli._terminal import complain, report_left_out, say, show, show_further
 from fastinn.embed import Corpus
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
@@ -43,7 +43,5 @@ def run_comparison(
     page = folder.report(finished)
     folder.finish()
     show(finished, as_json, terminal.score_table)
-    for table in _FURTHER:
-        if not as_json and table(finished).row_count:
-            show(finished, as_json, table)
+    show_further(finished, as_json, _FURTHER)
     say(as_json, f"Report: {page}")

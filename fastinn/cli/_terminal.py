@@ -1,7 +1,8 @@
 """What commands print; of several ranks, rank 0 does."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,18 @@ from rich.table import Table
 from fastinn import distributed
 from fastinn.embed import Corpus
 
-console = Console()
+# What reads a pipe or a file folds no lines, and rich would at 80.
+_WIDTH_ELSEWHERE = 120
+
+
+def _console() -> Console:
+    found = Console()
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = _WIDTH_ELSEWHERE
+    return found
+
+
+console = _console()
 
 
 def show(content: Any, as_json: bool, table: Callable[[Any], Table]) -> None:
@@ -21,6 +33,16 @@ def show(content: Any, as_json: bool, table: Callable[[Any], Table]) -> None:
         print(json.dumps(content))
     else:
         console.print(table(content))
+
+
+def show_further(content: Any, as_json: bool, tables: Iterable[Callable[[Any], Table]]) -> None:
+    """Print those of ``tables`` that have rows, unless only JSON is wanted."""
+    if as_json or not distributed.is_main():
+        return
+    for table in tables:
+        made = table(content)
+        if made.row_count:
+            console.print(made)
 
 
 def say(as_json: bool, text: str) -> None:

@@ -171,8 +171,8 @@ def _add_lines(axes: Axes, figure: go.Figure) -> None:
         else:
             axes.axhline(line.y0, **style)
     for note in figure.layout.annotations:
-        place = axes.get_yaxis_transform()
-        axes.text(1, note.y, plain(note.text), transform=place, ha="right", va="bottom", fontsize=8)
+        style = {"ha": "right", "va": note.yanchor or "bottom", "fontsize": 8}
+        axes.text(1, note.y, plain(note.text), transform=axes.get_yaxis_transform(), **style)
 
 
 def _finish(axes: Axes, figure: go.Figure, positions: _Positions) -> None:

@@ -35,10 +35,11 @@ def stitching_curves(results: Results, score: str) -> go.Figure:
     for place, method in enumerate(methods):
         records = [record for record in found["scores"] if record["method"] == method]
         _add_method(figure, method, records, score, COLOURS[place % len(COLOURS)])
-    for role, own in found["own"].items():
-        _add_level(figure, own[score]["mean"], f"{role} itself")
+    _add_levels(
+        figure, {f"{role} itself": own[score]["mean"] for role, own in found["own"].items()}
+    )
     if score in found["baseline"]:
-        _add_level(figure, found["baseline"][score], "commonest class")
+        _add_levels(figure, {"commonest class": found["baseline"][score]})
     figure.update_xaxes(title="layer (0: embeddings)", dtick=1)
     return figure.update_yaxes(title=SCORES[score])
 
@@ -107,7 +108,13 @@ def _add_method(
     )
 
 
-def _add_level(figure: go.Figure, value: float, name: str) -> None:
-    figure.add_hline(
-        y=value, line={"color": NEUTRAL, "dash": "dash"}, annotation={"text": label(name)}
-    )
+def _add_levels(figure: go.Figure, values: Mapping[str, float]) -> None:
+    """Draw lines across, the lowest named below and the others above: two may be close."""
+    lowest = min(values, key=lambda name: values[name])
+    for name, value in values.items():
+        figure.add_hline(
+            y=value,
+            line={"color": NEUTRAL, "dash": "dash"},
+            annotation={"text": label(name)},
+            annotation_position="bottom right" if name == lowest else "top right",
+        )

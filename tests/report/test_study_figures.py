@@ -67,6 +67,16 @@ def test_both_models_and_the_commonest_class_are_lines_across(stitched):
     assert named == {"source itself": 0.71, "target itself": 0.83, "commonest class": 0.51}
 
 
+@pytest.mark.parametrize("close", [0.70, 0.72])
+def test_names_of_close_lines_do_not_cover_each_other(stitched, close):
+    stitched["stitching"]["own"]["source"]["accuracy"]["mean"] = 0.71
+    stitched["stitching"]["own"]["target"]["accuracy"]["mean"] = close
+    figure = study_figures.stitching_curves(stitched, "accuracy")
+    sides = {note.text: note.yanchor for note in figure.layout.annotations}
+    lower, upper = ("target", "source") if close < 0.71 else ("source", "target")
+    assert (sides[f"{lower} itself"], sides[f"{upper} itself"]) == ("top", "bottom")
+
+
 def test_the_table_of_stitching_holds_every_row(stitched):
     table = terminal.stitching_table(stitched)
     assert table.row_count == 1 + 2 + 9
