@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastinn import ops
+from fastinn._products import multiplies_bfloat16
 
 _LIBRARIES = ("fastinn", "torch", "transformers", "numpy", "triton", "cupy-cuda13x")
 
@@ -19,6 +20,7 @@ def findings() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _LIBRARIES},
         "processor": f"{torch.get_num_threads()} threads of {os.cpu_count()} processors",
+        "16-bit products": _rounding(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none visible",
         "compiled": {name: _build(name) for name in ("_cpu", "_cuda")},
         **{f"op {op}": kernels for op, kernels in ops.backends().items()},
@@ -30,6 +32,12 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _rounding() -> str:
+    if multiplies_bfloat16(torch.device("cpu")):
+        return "with precision 'fast'"
+    return "none on this processor, which has no matrix tiles (AMX): 'fast' rounds on GPUs only"
 
 
 def _build(module: str) -> str:

@@ -398,6 +398,12 @@ def test_doctor_lists_every_backend(run):
     assert set(kernels) == {"reference", "cpu", "triton", "cuda"}
 
 
+@pytest.mark.parametrize(("amx", "said"), [(True, "with precision 'fast'"), (False, "no matrix")])
+def test_doctor_tells_whether_fast_rounds(run, monkeypatch, amx, said):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert said in json.loads(run("doctor", "--json")[1])["16-bit products"]
+
+
 def test_shipped_seeds_beat_the_unigram_baseline_by_far(run):
     code, stdout, _ = run("seeds", "list", "--json")
     assert code == 0
