@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,8 @@ class INN(TrainedAligner, Bijection):
         validation: Share of the documents (or rows) that picks the checkpoint.
         progress: Show a progress bar if stderr is a terminal.
         precision: Rounding of the sub-networks' products when rows are mapped or scored, see
-            :func:`fastinn.ops.coupling_mlp`. Rotations and linear layer are float32 in any case.
+            :func:`fastinn.ops.coupling_mlp`. Rotations and linear layer are never rounded to 16
+            bits, see :class:`fastinn.nn.InvertibleLinear`.
         training_precision: The same in training steps. ``"fast"`` makes them about twice as fast
             on processors with matrix tiles (AMX), for maps that are as accurate.
         memory: What a training step keeps for its backward pass, see :class:`fastinn.nn.Flow`.
@@ -159,12 +160,15 @@ class INN(TrainedAligner, Bijection):
 
     def _build(self, d_x: int, d_y: int) -> Flow:
         # Only the rotation between two couplings is applied: Q_k^T and the next Q are one product.
-        layers: list[nn.Module] = [InvertibleLinear(d_x, weight=torch.eye(d_x))]
+        layers: list[nn.Module] = [self._linear(d_x, weight=torch.eye(d_x))]
         for place in range(self.n_couplings):
             layers.append(self._coupling(d_x, "last" if place % 2 else "first"))
             if place % 2 or place == self.n_couplings - 1:
-                layers.append(InvertibleLinear(d_x, orthogonal=True))
+                layers.append(self._linear(d_x, orthogonal=True))
         return Flow(*layers, memory=self.memory)
+
+    def _linear(self, d: int, **kind: Any) -> InvertibleLinear:
+        return InvertibleLinear(d, precision=self.precision, **kind)
 
     def _coupling(self, d: int, kept: Kept) -> AffineCoupling:
         return AffineCoupling(

@@ -21,7 +21,8 @@ class LayerRoundTrip(NamedTuple):
         kind: Class of the layer.
         error: Largest error of what went into the layer, recovered from the end of the flow, in
             units of its root mean square.
-        growth: Error over that of what came out of the layer, or over the rounding of the dtype.
+        growth: Error over that of what came out of the layer, or, if that is less, over the
+            rounding of the largest entry at the end of the flow.
         log_scale: Largest absolute log-scale, after clamping; ``None`` if it is not a coupling.
     """
 
@@ -74,7 +75,8 @@ def round_trip(flow: Flow, x: Tensor) -> RoundTrip:
         if not passed[-1].isfinite().all():
             break
     back, error = passed[-1], 0.0
-    least = torch.finfo(back.dtype).eps
+    largest = _largest(back, back)
+    least = torch.finfo(back.dtype).eps * (largest if largest > 1 else 1.0)  # zeros, NaN
     layers: list[LayerRoundTrip] = []
     for place in reversed(range(len(passed) - 1)):
         layer, rows = flow.layers[place], passed[place]
@@ -115,10 +117,14 @@ class RoundTripGuard:
 
 
 def _error(back: Tensor, x: Tensor) -> float:
-    """Return the largest error over the root mean square; rows of zeros count as of size 1."""
+    return _largest(back.double() - x.double(), x)
+
+
+def _largest(values: Tensor, x: Tensor) -> float:
+    """Return the largest size over the root mean square of ``x``; zeros count as of size 1."""
     size = x.double().square().mean().sqrt()
-    difference = (back.double() - x.double()).abs().max()
-    return float(difference / size) if size > 0 else float(difference)
+    largest = values.double().abs().max()
+    return float(largest / size) if size > 0 else float(largest)
 
 
 def _growth(error: float, before: float) -> float:

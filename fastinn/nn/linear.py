@@ -1,9 +1,13 @@
 """Invertible linear layers: a learned matrix and a fixed rotation."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from fastinn import _checks
+from fastinn._types import Precision
 from fastinn.nn._autocast import outside_autocast
 from fastinn.nn._recompute import LayerGradients
 
@@ -11,27 +15,39 @@ from fastinn.nn._recompute import LayerGradients
 class InvertibleLinear(nn.Module):
     r"""Linear bijection :math:`y = x W^\top + b`, learned or a fixed rotation.
 
-    Products and the inverse are computed in the dtype of the rows, never in 16 bits, autocast or
-    not: a map between two representation spaces is too ill-conditioned for that.
+    Products and the inverse are never computed in 16 bits, autocast or not: a map between two
+    representation spaces is too ill-conditioned for that.
 
     Args:
         d: Number of features.
         weight: Initial :math:`W`, shape ``(d, d)``; a random rotation by default.
         orthogonal: ``weight`` is orthogonal and stays as it is, and there is no bias: the inverse
             is a transpose and the log-determinant zero.
+        precision: ``"exact"`` computes in float64 on a CPU and rounds the result to the dtype of
+            the rows: couplings amplify on the way back what a float32 product loses, and it costs
+            next to nothing beside them. ``"high"`` and ``"fast"``, and GPUs, of which many have
+            next to no float64, compute in the dtype of the rows.
 
     Raises:
         ValueError: If ``weight`` has another shape.
     """
 
-    def __init__(self, d: int, *, weight: Tensor | None = None, orthogonal: bool = False) -> None:
+    def __init__(
+        self,
+        d: int,
+        *,
+        weight: Tensor | None = None,
+        orthogonal: bool = False,
+        precision: Precision = "exact",
+    ) -> None:
         super().__init__()
+        _checks.one_of(precision, get_args(Precision), "precision")
         if weight is None:
             weight = random_rotation(d)
             weight = weight if orthogonal else weight.to(torch.get_default_dtype())
         if weight.shape != (d, d):
             raise ValueError(f"weight has shape {tuple(weight.shape)}, expected {(d, d)}")
-        self.orthogonal = orthogonal
+        self.orthogonal, self.precision = orthogonal, precision
         # Factorising a matrix waits for the result, which cannot be recorded in a CUDA graph.
         self.capturable = orthogonal
         if orthogonal:
@@ -45,14 +61,14 @@ class InvertibleLinear(nn.Module):
     @outside_autocast
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows ``x``, shape ``(n, d)``, to ``y`` and ``log|det W|``, shape ``(n,)``."""
-        return linear(x, self.weight.to(x.dtype), self.bias), self._log_det(x)
+        return self._product(x, self.weight, self.bias), self._log_det(x)
 
     @outside_autocast
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map rows ``y``, shape ``(n, d)``, to ``x`` and ``-log|det W|``, shape ``(n,)``."""
         if self.orthogonal:
-            return y @ self.weight.to(y.dtype), self._log_det(y)
-        return _solve(self.weight, self.bias, y), -self._log_det(y)
+            return self._product(y, self.weight.mT), self._log_det(y)
+        return self._solved(y, self.weight, self.bias), -self._log_det(y)
 
     def vjp(
         self,
@@ -75,16 +91,16 @@ class InvertibleLinear(nn.Module):
             inverse: Whether the forward pass was :meth:`inverse`.
         """
         if self.orthogonal:
-            weight = self.weight.to(out.dtype)
-            back = weight.mT if inverse else weight
-            return LayerGradients(out @ back, grad_out @ back, [])
+            back = self.weight if inverse else self.weight.mT
+            grad_rows = linear(grad_out, back.to(grad_out.dtype))
+            return LayerGradients(self._product(out, back), grad_rows, [])
         weight, bias = parameters
         if inverse:
-            rows = linear(out, weight, bias) if rows is None else rows
+            rows = self._product(out, weight, bias) if rows is None else rows
             grad_rows = torch.linalg.solve(weight, grad_out, left=False)
             grad_weight, grad_bias = -grad_rows.mT @ out, -grad_rows.sum(0)
         else:
-            rows = _solve(weight, bias, out) if rows is None else rows
+            rows = self._solved(out, weight, bias) if rows is None else rows
             grad_rows = grad_out @ weight
             grad_weight, grad_bias = grad_out.mT @ rows, grad_out.sum(0)
         if grad_log_det is not None:
@@ -97,9 +113,19 @@ class InvertibleLinear(nn.Module):
             return rows.new_zeros(len(rows))
         return torch.linalg.slogdet(self.weight).logabsdet.expand(len(rows))
 
+    def _product(self, rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        dtype = self._dtype(rows)
+        bias = None if bias is None else bias.to(dtype)
+        return linear(rows.to(dtype), weight.to(dtype), bias).to(rows.dtype)
 
-def _solve(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
-    return torch.linalg.solve(weight.mT, y - bias, left=False)
+    def _solved(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        dtype = self._dtype(rows)
+        centred = rows.to(dtype) - bias.to(dtype)
+        return torch.linalg.solve(weight.mT.to(dtype), centred, left=False).to(rows.dtype)
+
+    def _dtype(self, rows: Tensor) -> torch.dtype:
+        wide = self.precision == "exact" and rows.device.type == "cpu"
+        return torch.float64 if wide else rows.dtype
 
 
 def random_rotation(d: int) -> Tensor:

@@ -101,6 +101,36 @@ def test_both_directions_round_alike_in_fast_precision():
     torch.testing.assert_close(flow.inverse(y)[0], x, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("orthogonal", [True, False], ids=["rotation", "learned"])
+def test_exact_linear_layers_lose_nothing_but_the_last_rounding(orthogonal):
+    layer = InvertibleLinear(128, orthogonal=orthogonal)
+    x, weight = torch.randn(64, 128), layer.weight.double()
+    assert torch.equal(layer(x)[0], (x.double() @ weight.mT).float())
+    assert torch.equal(layer.inverse(x)[0], torch.linalg.solve(weight, x.double().mT).mT.float())
+
+
+@pytest.mark.parametrize("orthogonal", [True, False], ids=["rotation", "learned"])
+@pytest.mark.parametrize("precision", ["high", "fast"])
+def test_other_linear_layers_compute_in_the_dtype_of_the_rows(precision, orthogonal):
+    layer = InvertibleLinear(128, orthogonal=orthogonal, precision=precision)
+    x = torch.randn(64, 128)
+    assert torch.equal(layer(x)[0], x @ layer.weight.float().mT)
+
+
+def test_exact_linear_layers_bring_rows_back_closer():
+    layers = [AffineCoupling(64, n_hidden=1) for _ in range(6)]
+    rotations = [InvertibleLinear(64, orthogonal=True) for _ in layers]
+    flow = disturbed(
+        Flow(*(layer for pair in zip(layers, rotations, strict=True) for layer in pair))
+    )
+    x, lost = torch.randn(512, 64), {}
+    for precision in ("exact", "high"):
+        for rotation in rotations:
+            rotation.precision = precision
+        lost[precision] = (flow.inverse(flow(x)[0])[0] - x).norm()
+    assert lost["exact"] < 0.7 * lost["high"]
+
+
 def test_fast_precision_leaves_float64_rows_exact():
     torch.manual_seed(1)
     exact = flow_of(6, precision="exact")
@@ -132,8 +162,9 @@ def test_flows_compile_without_graph_breaks():
         (lambda: AffineCoupling(4, memory="none"), "memory is 'none', expected one of"),
         (lambda: AffineCoupling(4, n_hidden=4), "n_hidden is 4, expected one of 1, 2, 3"),
         (lambda: InvertibleLinear(4, weight=torch.eye(3)), r"\(3, 3\), expected \(4, 4\)"),
+        (lambda: InvertibleLinear(4, precision="low"), "precision is 'low', expected one of"),
     ],
-    ids=["width", "activation", "precision", "kept", "memory", "depth", "weight"],
+    ids=["width", "activation", "precision", "kept", "memory", "depth", "weight", "rounding"],
 )
 def test_bad_options_are_named(make, message):
     with pytest.raises(ValueError, match=message):

@@ -59,6 +59,12 @@ def test_names_the_layer_with_the_extreme_gain(x):
     assert found.layers[CULPRIT + 1].error < 1e-5
 
 
+def test_the_rounding_of_a_large_entry_is_no_growth(x):
+    x[0, 0] = 1000.0
+    rotation = InvertibleLinear(D, orthogonal=True, precision="high")
+    assert round_trip(Flow(rotation), x).worst.growth < 10
+
+
 @pytest.mark.parametrize("sign", [-1, 1], ids=["inverse", "forward"])
 def test_names_the_layer_that_overflows(x, sign):
     flow = flow_of(clamp=200.0)
