@@ -171,7 +171,7 @@ def _add_lines(axes: Axes, figure: go.Figure) -> None:
         else:
             axes.axhline(line.y0, **style)
     for note in figure.layout.annotations:
-        style = {"ha": "right", "va": note.yanchor or "bottom", "fontsize": 8}
+        style = {"ha": note.xanchor, "va": note.yanchor, "fontsize": 8}
         axes.text(1, note.y, plain(note.text), transform=axes.get_yaxis_transform(), **style)
 
 

@@ -16,6 +16,9 @@ SCORES = {
 }
 """Scores of stitching and the titles of their axes."""
 
+# Room for the names of lines across, in pixels.
+_NAMES_MARGIN = 130
+
 
 def stitching_curves(results: Results, score: str) -> go.Figure:
     """Draw one score of every method against the layer at which two models are stitched.
@@ -109,12 +112,13 @@ def _add_method(
 
 
 def _add_levels(figure: go.Figure, values: Mapping[str, float]) -> None:
-    """Draw lines across, the lowest named below and the others above: two may be close."""
+    """Draw lines across, named beside the plot: the lowest below, for two may be close."""
     lowest = min(values, key=lambda name: values[name])
     for name, value in values.items():
+        side = {"x": 1, "xanchor": "left", "yanchor": "top" if name == lowest else "bottom"}
         figure.add_hline(
             y=value,
             line={"color": NEUTRAL, "dash": "dash"},
-            annotation={"text": label(name)},
-            annotation_position="bottom right" if name == lowest else "top right",
+            annotation={"text": label(name), **side},
         )
+    figure.update_layout(margin_r=_NAMES_MARGIN)
