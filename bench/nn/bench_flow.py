@@ -64,10 +64,9 @@ def flow_of(networks, rotations, precision, memory, backend):
         linears = [layer for layer in each if isinstance(layer, nn.Linear)]
         with torch.no_grad():
             for kind, own in (("weight", coupling.weights), ("bias", coupling.biases)):
-                for mine, theirs in zip(own, linears, strict=True):
-                    mine.copy_(getattr(theirs, kind))
-        rotating = InvertibleLinear(D, weight=rotation, orthogonal=True, precision=precision)
-        layers += [rotating, coupling]
+                for mine, linear in zip(own, linears, strict=True):
+                    mine.copy_(getattr(linear, kind))
+        layers += [InvertibleLinear(D, weight=rotation, orthogonal=True), coupling]
     return Flow(*layers, memory=memory)
 
 
