@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -46,7 +47,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: If the disk is full or fails; the file is named.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.{_UNFINISHED}")
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex}.{_UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
             yield file

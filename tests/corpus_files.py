@@ -23,18 +23,21 @@ def _json(record):
     return json.dumps({"id": 1, "text": record}, ensure_ascii=len(record) % 2 == 0)
 
 
-def table(delimiter):
-    def write(records, eol="\n", final=True):
-        out = io.StringIO(newline="")
-        writer = csv.writer(out, delimiter=delimiter, lineterminator=eol)
-        writer.writerow(["id", "text"])
-        for number, record in enumerate(records):
-            text = record.decode(errors="surrogateescape") if isinstance(record, bytes) else record
-            writer.writerow([number, text])
-        data = out.getvalue().encode(errors="surrogateescape")
-        return data if final else data.removesuffix(eol.encode())
+def comma_separated(records, eol="\n", final=True):
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator=eol)
+    writer.writerow(["id", "text"])
+    for number, record in enumerate(records):
+        text = record.decode(errors="surrogateescape") if isinstance(record, bytes) else record
+        writer.writerow([number, text])
+    data = out.getvalue().encode(errors="surrogateescape")
+    return data if final else data.removesuffix(eol.encode())
 
-    return write
+
+def tab_separated(records, eol="\n", final=True):
+    """Write texts as they are: there are no quotes, so no text holds a tab or a line's end."""
+    texts = (r if isinstance(r, bytes) else r.encode() for r in records)
+    return txt(["id\ttext", *(b"%d\t%b" % row for row in enumerate(texts))], eol, final)
 
 
 def parquet(records, eol="\n", final=True):
@@ -51,4 +54,10 @@ def parquet(records, eol="\n", final=True):
     return out.getvalue()
 
 
-WRITE = {"txt": txt, "jsonl": jsonl, "csv": table(","), "tsv": table("\t"), "parquet": parquet}
+WRITE = {
+    "txt": txt,
+    "jsonl": jsonl,
+    "csv": comma_separated,
+    "tsv": tab_separated,
+    "parquet": parquet,
+}

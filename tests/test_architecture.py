@@ -11,7 +11,7 @@ import fastinn
 
 ROOT = Path(fastinn.__file__).parent
 
-BASE = {"_types", "_arrays", "_checks", "_saved", "_checkpoint", "_products"}
+BASE = {"_types", "_arrays", "_checks", "_saved", "_checkpoint", "_products", "_memory"}
 KERNELS = BASE | {"ops"}
 RANKS = KERNELS | {"moments", "distributed"}
 MODELS = RANKS | {"nn"}
@@ -22,6 +22,7 @@ ALLOWED = {
     "_saved": BASE,
     "_checkpoint": {"_saved"},
     "_products": {"_types"},
+    "_memory": set(),
     "_allocator": set(),
     "ops": BASE,
     "moments": KERNELS,

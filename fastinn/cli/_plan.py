@@ -12,6 +12,7 @@ from fastinn.embed.estimate import Workload, check_memory, duration, workload
 from fastinn.embed.paired import views_of
 from fastinn.embed.store import is_store
 from fastinn.embed.store.overview import overview
+from fastinn.embed.store_stream import BLOCKS_HELD
 from fastinn.moments import MomentsSize
 
 
@@ -23,10 +24,11 @@ def announce(
     Returns:
         The work, measured on a few tokens; ``None`` of stores, and on ranks that only follow.
     """
-    check_memory(4 * sum(views_of(sources).values()), tokens_per_block)
+    stores = {n: s for n, s in sources.items() if isinstance(s, EmbeddingStore)}
+    n_blocks = BLOCKS_HELD if stores else 1
+    check_memory(4 * sum(views_of(sources).values()), tokens_per_block, n_blocks)
     if not distributed.is_main():
         return None
-    stores = {n: s for n, s in sources.items() if isinstance(s, EmbeddingStore)}
     if stores:
         say(as_json, f"To read: {len(next(iter(stores.values()))):,} rows of {len(stores)} stores")
         return None

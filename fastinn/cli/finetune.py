@@ -7,10 +7,10 @@ import typer
 
 from fastinn.cli._options import AsJson, Column, LabelColumn, RandomState
 from fastinn.cli._terminal import say, show
+from fastinn.embed.cards import load_card
 from fastinn.embed.finetune import FinetuneConfig
 from fastinn.embed.finetune import finetune as train
 from fastinn.embed.labelled import read_labelled
-from fastinn.embed.seeds import card
 from fastinn.report import terminal
 
 
@@ -40,5 +40,5 @@ def finetune(
     rows = read_labelled(data, text=column, label=label)
     held_out = None if validation is None else read_labelled(validation, text=column, label=label)
     folder = train(model, rows, out, config=config, validation=held_out)
-    show(card(folder), as_json, terminal.finetune_table)
+    show(load_card(folder), as_json, terminal.finetune_table)
     say(as_json, f"The classifier is in {folder}.")

@@ -8,8 +8,9 @@ import typer
 from fastinn.cli._options import AsJson, Column, CorpusFile, Out, corpus_of
 from fastinn.cli._terminal import console, show
 from fastinn.embed import Corpus
+from fastinn.embed.cards import load_card
 from fastinn.embed.pretrain import PretrainConfig, pretrain
-from fastinn.embed.seeds import card, shipped_seeds
+from fastinn.embed.seeds import shipped_seeds
 from fastinn.report import terminal
 
 
@@ -18,7 +19,7 @@ def list_seeds(as_json: AsJson = False) -> None:
 
     Example: fastinn seeds list
     """
-    cards = {name: card(folder) for name, folder in shipped_seeds().items()}
+    cards = {name: load_card(folder) for name, folder in shipped_seeds().items()}
     show(cards, as_json, terminal.seed_table)
 
 
@@ -55,8 +56,9 @@ def train_seeds(
         lr=lr,
     )
     for path in pretrain(text, out, n_seeds=n, config=config):
-        scores = card(path)
+        scores = load_card(path)
         console.print(
             f"{path}: held-out loss {scores['loss']:.2f} (unigram {scores['unigram_loss']:.2f}), "
-            f"accuracy {scores['accuracy']:.1%} (unigram {scores['unigram_accuracy']:.1%})"
+            f"accuracy {scores['accuracy']:.1%} (unigram {scores['unigram_accuracy']:.1%})",
+            markup=False,
         )

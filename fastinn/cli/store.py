@@ -1,5 +1,6 @@
 """``fastinn store``: look at embedding stores, check them, hand them to other tools."""
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastinn.cli._options import AsJson, Overwrite, numbers
-from fastinn.cli._terminal import console, say, show
+from fastinn.cli._terminal import say, show
 from fastinn.embed import EmbeddingStore
 from fastinn.embed.store import verify
 from fastinn.embed.store.export import export
@@ -70,5 +71,5 @@ def export_store(
     chosen = None if layers == "all" else numbers(layers, "--layers")
     export(store, out, layers=chosen, overwrite=overwrite)
     if as_json:
-        console.print_json(data={"out": str(out), "rows": len(store)})
+        print(json.dumps({"out": str(out), "rows": len(store)}))
     say(as_json, f"{len(store):,} rows are in {out}.")

@@ -245,7 +245,7 @@ def _at(blocks: nn.ModuleList, layer: int, action: Callable[[Tensor], Tensor]) -
 def _load(source: str) -> PreTrainedModel:
     with loading(source):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     missing = sorted(report["missing_keys"])
     if missing:

@@ -12,6 +12,7 @@ from fastinn import _checks
 from fastinn._products import multiplies_bfloat16
 from fastinn._types import Precision
 from fastinn.embed import batches
+from fastinn.embed.apart import are_of_one_length, check_apart
 from fastinn.embed.levels import LAYOUTS, Layout, Level
 from fastinn.embed.packing import ATTENTION, can_pack, packed
 from fastinn.embed.rows import Rows
@@ -51,7 +52,8 @@ class Encoder(Source):
 
     Raises:
         ValueError: If there is no such model, or it has no such layer. A model whose weights
-            cannot be read is found out when they are first needed.
+            cannot be read, or that reads a text otherwise when a longer one is in the same batch,
+            is found out when it first runs.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Encoder(Source):
                 RuntimeWarning,
                 stacklevel=2,
             )
+        self._is_checked = False
         self._packs = can_pack(self.model.config, self.device, self.dtype)
         if self._packs:
             self.model.attention = ATTENTION
@@ -123,7 +126,11 @@ class Encoder(Source):
         self, windows: Sequence[Window], which: Sequence[int], layout: Layout, rows: Rows
     ) -> None:
         """Run the model on the windows ``which`` and add their states to ``rows``."""
-        batch = self._batch([windows[i] for i in which])
+        together = [windows[i] for i in which]
+        if not self._is_checked and not are_of_one_length(together):
+            check_apart(self.source, together, self._states_of_first, self.dtype)
+            self._is_checked = True
+        batch = self._batch(together)
         put = torch.cat([layout.put[i] for i in which])
         take = torch.cat(
             [layout.take[i] + start for i, start in zip(which, batch.starts, strict=True)]
@@ -134,6 +141,15 @@ class Encoder(Source):
 
         with Tap(self.model.module(), self.layers, keep) as tap:
             tap.run(batch)
+
+    def _states_of_first(self, windows: Sequence[Window]) -> Tensor:
+        """Return the states of the last layer that is read, shape ``(length, d)``."""
+        found: list[Tensor] = []
+        with Tap(
+            self.model.module(), self.layers[-1:], lambda _, states: found.append(states)
+        ) as tap:
+            tap.run(self._batch(windows))
+        return found[0][: len(windows[0].ids)]
 
     def _batch(self, windows: Sequence[Window]) -> batches.Batch:
         if self._packs:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -71,7 +71,7 @@ def workload(encoders: Mapping[str, Source], corpus: Corpus) -> Workload:
     whole = characters / sum(len(document.text) for document in documents)
     first = next(iter(encoders.values()))
     windows = list(first.tokens.windows(documents))
-    seconds_a_token = sum(_seconds_a_token(each, documents) for each in encoders.values())
+    seconds_a_token = _seconds_a_token_of_all(encoders.values(), documents)
     n_tokens = whole * _n_tokens(windows)
     return Workload(
         round(n_tokens),
@@ -83,18 +83,20 @@ def workload(encoders: Mapping[str, Source], corpus: Corpus) -> Workload:
     )
 
 
-def check_memory(row_bytes: int, tokens_per_block: int) -> None:
-    """Raise ``ValueError`` if one block of rows takes more than the free memory.
+def check_memory(row_bytes: int, tokens_per_block: int, n_blocks: int = 1) -> None:
+    """Raise ``ValueError`` if the blocks that are held at once take more than the free memory.
 
     Args:
         row_bytes: Bytes of one token's states in all views.
         tokens_per_block: Tokens of a block.
+        n_blocks: Blocks that are held at once.
     """
-    free, wanted = memory.available(torch.device("cpu")), row_bytes * tokens_per_block
-    if wanted > free:
-        fits = max(1, free // (2 * row_bytes))
+    free, block = memory.available(torch.device("cpu")), row_bytes * tokens_per_block
+    if n_blocks * block > free:
+        fits = max(1, free // (2 * n_blocks * row_bytes))
+        held = f", of which {n_blocks} are held at once," if n_blocks > 1 else ""
         raise ValueError(
-            f"a block of {tokens_per_block:,} tokens takes {wanted / 1e9:,.1f} GB and "
+            f"a block of {tokens_per_block:,} tokens{held} takes {block / 1e9:,.1f} GB and "
             f"{free / 1e9:,.1f} GB are free; read fewer layers or models at once, or give "
             f"--tokens-per-block {fits}"
         )
@@ -128,6 +130,17 @@ def _first_documents(corpus: Corpus) -> list[Document]:
         if characters > _TRIED_CHARACTERS:
             break
     return documents
+
+
+def _seconds_a_token_of_all(encoders: Collection[Source], documents: list[Document]) -> float:
+    """Time them one after the other; those that do not fit into memory together let go again."""
+    together = memory.fit_together(encoder.model for encoder in encoders)
+    seconds = 0.0
+    for encoder in encoders:
+        seconds += _seconds_a_token(encoder, documents)
+        if not together:
+            encoder.release()
+    return seconds
 
 
 def _seconds_a_token(encoder: Source, documents: list[Document]) -> float:

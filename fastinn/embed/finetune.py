@@ -1,6 +1,5 @@
 """Fine-tuning of encoders on labelled texts, for comparisons before and after, and stitching."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +14,15 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from fastinn import _checks
 from fastinn._products import products
-from fastinn._saved import write_whole
 from fastinn.embed._quiet import quiet_transformers
+from fastinn.embed.cards import is_made, save_card
 from fastinn.embed.classifier import TextBatch, text_batch, text_batches, tokenise
 from fastinn.embed.corpus import Document
+from fastinn.embed.corpus.identity import identity_of_texts
 from fastinn.embed.labelled import Labelled
 from fastinn.embed.model import Model, loading
 from fastinn.embed.pretrain import linear_decay
 from fastinn.embed.tokens import Tokens, Window
-
-_CARD = "card.json"
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,15 @@ def finetune(
         "model": model,
         "data": data.name,
         "rows": len(data),
-        "validated_on": validation.name if validation else f"{config.validation:.0%} of the rows",
+        "text": _identity(data),
+        "validated_on": (
+            f"{validation.name}, {_identity(validation)}"
+            if validation
+            else f"{config.validation:.0%} of the rows"
+        ),
         **asdict(config),
     }
-    if _is_done(folder, made_of):
+    if is_made(folder, made_of):
         return folder
     train, held_out = (data, validation) if validation else _divided(data, config.validation)
     classes = _classes(train, held_out)
@@ -113,18 +116,10 @@ def finetune(
     return folder
 
 
-def _is_done(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Tell whether ``folder`` holds the model asked for; one made otherwise is an error."""
-    if not (folder / _CARD).is_file():
-        return False
-    card = json.loads((folder / _CARD).read_text())
-    for name, value in made_of.items():
-        if card.get(name) != value:
-            raise ValueError(
-                f"{folder} holds another model: its {name} is {card.get(name)!r}, asked for is "
-                f"{value!r}; give another folder"
-            )
-    return True
+def _identity(data: Labelled) -> str:
+    """Return the number of rows and a hash of their texts and labels."""
+    rows = (f"{label}\t{text}" for label, text in zip(data.labels, data.texts, strict=True))
+    return identity_of_texts((None, row) for row in rows)
 
 
 def _divided(data: Labelled, share: float) -> tuple[Labelled, Labelled]:
@@ -160,11 +155,11 @@ def _new_classifier(
 ) -> tuple[PreTrainedModel, Tokens]:
     names = dict(enumerate(classes))
     with loading(model):
-        settings = AutoConfig.from_pretrained(model)
+        settings = AutoConfig.from_pretrained(model, trust_remote_code=False)
         settings.id2label, settings.label2id = names, {name: i for i, name in names.items()}
         torch.manual_seed(config.seed)
         network = AutoModelForSequenceClassification.from_pretrained(
-            model, config=settings, dtype=torch.float32
+            model, config=settings, dtype=torch.float32, trust_remote_code=False
         )
     longest = Model(model, None, torch.device("cpu"), torch.float32).longest_window
     return network, Tokens(model, max_length=min(config.length or longest, longest))
@@ -252,5 +247,4 @@ def _save(network: PreTrainedModel, tokens: Tokens, folder: Path, card: dict[str
     with quiet_transformers():
         network.cpu().save_pretrained(folder)
     tokens.tokenizer.save_pretrained(folder)
-    # The mark of a finished model, so it comes last.
-    write_whole(folder / _CARD, (json.dumps(card, indent=2) + "\n").encode())
+    save_card(folder, card)

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
+from fastinn.embed.corpus.table import lift_field_limit
+
 Row: TypeAlias = tuple[int, str, str]
 """Line on which it ends, text, label."""
 
@@ -149,6 +151,7 @@ def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
             if line.strip():
                 yield number, line.rstrip("\r\n").split("\t")
         return
+    lift_field_limit()
     reader = csv.reader(_lines(path))
     try:
         for cells in reader:

@@ -1,12 +1,11 @@
 """How many models are held at once, decided by what fits into memory."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 
+from fastinn._memory import free_bytes
 from fastinn.embed.model import Model
 
 _SHARE = 0.5
@@ -20,12 +19,7 @@ def available(device: torch.device) -> int:
     """Return the bytes of memory that are free on ``device``, or on the host for ``cpu``."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:  # not Linux: count on half of what is built in
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    named = dict(line.split(":", 1) for line in lines)
-    return int(named["MemAvailable"].split()[0]) * 1024
+    return free_bytes()
 
 
 def fit_together(models: Iterable[Model]) -> bool:

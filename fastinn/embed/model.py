@@ -33,7 +33,9 @@ class Model:
         self.source, self.revision, self.device, self.dtype = source, revision, device, dtype
         self.attention: str | None = None
         with loading(source):
-            self.config: PreTrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
+            self.config: PreTrainedConfig = AutoConfig.from_pretrained(
+                source, revision=revision, trust_remote_code=False
+            )
         with torch.device("meta"), quiet_transformers():
             self._outline = _without_pooler(AutoModel.from_config(copy.deepcopy(self.config)))
         self.n_layers = len(blocks_of(self._outline))
@@ -64,8 +66,18 @@ class Model:
 
     @property
     def longest_window(self) -> int:
-        """Positions of the longest window that the model can read."""
-        return int(self.config.max_position_embeddings) - self.first_position
+        """Positions of the longest window that the model can read.
+
+        Raises:
+            ValueError: If the model names none, as those with relative positions alone do.
+        """
+        longest = getattr(self.config, "max_position_embeddings", None)
+        if longest is None or longest <= self.first_position:
+            raise ValueError(
+                f"{self.source} names no longest window (max_position_embeddings is {longest}); "
+                "give a BERT-like model, with positions of its own"
+            )
+        return int(longest) - self.first_position
 
     def resolve(self, layers: Sequence[int], first: int = 0) -> list[int]:
         """Return ``layers`` in order, counted from the embeddings up, or name what there is.
@@ -114,23 +126,42 @@ class Model:
 
     def _load(self, dtype: torch.dtype) -> PreTrainedModel:
         # A config of its own: one model's choice of attention would change that of another.
-        options: dict[str, Any] = {"config": copy.deepcopy(self.config), "dtype": dtype}
+        options: dict[str, Any] = {
+            "config": copy.deepcopy(self.config),
+            "dtype": dtype,
+            "revision": self.commit or self.revision,
+            "trust_remote_code": False,
+            "output_loading_info": True,
+        }
         if self.attention is not None:
             options["attn_implementation"] = self.attention
         # A checkpoint pretrained as a language model has a head that is not wanted and may lack
         # the pooler, which is never run here; transformers reports both at length.
         with loading(self.source):
-            model = AutoModel.from_pretrained(
-                self.source, revision=self.commit or self.revision, **options
+            model, report = AutoModel.from_pretrained(self.source, **options)
+        missing = sorted(k for k in report["missing_keys"] if not k.startswith("pooler."))
+        if missing:
+            raise ValueError(
+                f"model {self.source} lacks {len(missing)} of its weights ({missing[0]} is not in "
+                "it), which would be random; give a whole checkpoint"
             )
         return _without_pooler(model).eval()
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Find the Transformer layers of ``model``, which every family names otherwise."""
+    """Find the Transformer layers of ``model``, which every family names otherwise.
+
+    Raises:
+        ValueError: If there is no list of them, or each layer is divided among several lists.
+    """
+    n_layers = model.config.num_hidden_layers
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
-            return module
+        lists = [m for m in module.children() if isinstance(m, nn.ModuleList)]
+        fitting = [m for m in lists if len(m) == n_layers]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:  # attentions in one, feed-forward parts in another
+            break
     raise ValueError(
         f"{type(model).__name__} has no list of layers to read; give a BERT-like model"
     )

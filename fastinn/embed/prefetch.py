@@ -8,6 +8,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+READ_AHEAD = 2
+"""Items that wait to be taken, at most."""
+
 _LOOKS_UP_EVERY = 0.1
 """Seconds after which a thread that waits for room checks whether it is still wanted."""
 
@@ -29,7 +32,7 @@ class Prefetch(Generic[T]):
         depth: How many items at most wait to be taken.
     """
 
-    def __init__(self, items: Iterable[T], depth: int = 2) -> None:
+    def __init__(self, items: Iterable[T], depth: int = READ_AHEAD) -> None:
         self._items = items
         self._queue: Queue[T | _End] = Queue(depth)
         self._left = Event()
@@ -53,6 +56,14 @@ class Prefetch(Generic[T]):
         finally:
             self._left.set()
             thread.join()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop what was read ahead, and close the items, which may hold files open."""
+        self._queue = Queue()
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
 
     def _take(self, begun: float) -> T | _End:
         asked = time.perf_counter()

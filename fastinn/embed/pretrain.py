@@ -1,11 +1,12 @@
 """Pretraining of small BERTs that differ in nothing but their seed."""
 
-import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from fastinn._products import products
-from fastinn._saved import write_whole
 from fastinn.embed._quiet import quiet_transformers
+from fastinn.embed.cards import is_made, save_card
 from fastinn.embed.corpus import Corpus
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -60,7 +61,7 @@ def pretrain(
     """Train ``n_seeds`` BERTs by masked language modelling on the training split of ``corpus``.
 
     They share one tokenizer and the data; initialisation, data order and masks follow the seed.
-    A seed whose folder holds a finished model is kept as it is.
+    A seed whose folder holds a finished model of the same text and settings is kept as it is.
 
     Args:
         corpus: Text; its test split measures the models.
@@ -71,18 +72,24 @@ def pretrain(
 
     Returns:
         The folders of the models.
+
+    Raises:
+        ValueError: If a folder holds another model, or a split of the text is shorter than a
+            window.
     """
-    tokenizer = _shared_tokenizer(corpus, folder, config)
-    pending = [s for s in range(first_seed, first_seed + n_seeds) if not _is_done(folder, s)]
+    made_of = {"corpus": corpus.name, "text": corpus.identity(), **asdict(config)}
+    folders = {s: folder / f"seed-{s}" for s in range(first_seed, first_seed + n_seeds)}
+    pending = [s for s, path in folders.items() if not is_made(path, {"seed": s, **made_of})]
     if pending:
+        tokenizer = _shared_tokenizer(corpus, folder, config)
         train = _windows(tokenizer, corpus.split("train"), config.length)
         test = _windows(tokenizer, corpus.split("test"), config.length)
         for seed in pending:
             model = _train(train, tokenizer, config, seed)
             scores = evaluate_mlm(model, tokenizer, train, test, masked=config.masked)
-            card = {"seed": seed, "corpus": corpus.name, **scores, **asdict(config)}
-            _save(model, tokenizer, folder / f"seed-{seed}", card)
-    return [folder / f"seed-{s}" for s in range(first_seed, first_seed + n_seeds)]
+            card = {"seed": seed, **made_of, **scores}
+            _save(model, tokenizer, folders[seed], card)
+    return list(folders.values())
 
 
 def evaluate_mlm(
@@ -135,12 +142,18 @@ def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> B
         texts, vocab_size=config.vocabulary, show_progress=False
     )
     tokenizer.model_max_length = config.length
-    tokenizer.save_pretrained(path)
+    unfinished = path.with_name(f"tokenizer.{uuid4().hex}.unfinished")
+    tokenizer.save_pretrained(unfinished)
+    os.replace(unfinished, path)
     return tokenizer
 
 
 def _windows(tokenizer: BertTokenizer, corpus: Corpus, length: int) -> Tensor:
-    """Cut the running text of ``corpus`` into full windows, shape ``(n, length)``."""
+    """Cut the running text of ``corpus`` into full windows, shape ``(n, length)``.
+
+    Raises:
+        ValueError: If there is not one.
+    """
     width = length - 2
     running = [
         torch.tensor(tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -148,6 +161,11 @@ def _windows(tokenizer: BertTokenizer, corpus: Corpus, length: int) -> Tensor:
     ]
     ids = torch.cat(running).long()
     body = ids[: len(ids) // width * width].view(-1, width)
+    if not len(body):
+        raise ValueError(
+            f"{corpus.name} has {len(ids)} tokens, which is less than a window of {length}; give "
+            "more text or a shorter window (--length)"
+        )
     first = torch.full((len(body), 1), tokenizer.cls_token_id)
     last = torch.full((len(body), 1), tokenizer.sep_token_id)
     return torch.cat([first, body, last], dim=1)
@@ -160,6 +178,9 @@ def _train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = BertForMaskedLM(_bert_config(tokenizer, config))
     nn.Module.to(model, device)
+    if device.type == "cpu":
+        # The gradient of torch's fused attention is slow in bfloat16 there: 0.7 of a step without.
+        model.set_attn_implementation("eager")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
@@ -240,10 +261,6 @@ def _logits(model: BertForMaskedLM, inputs: Tensor, scored: Tensor) -> Tensor:
     return model.cls(hidden[scored])
 
 
-def _is_done(folder: Path, seed: int) -> bool:
-    return (folder / f"seed-{seed}" / "card.json").is_file()
-
-
 def _save(
     model: BertForMaskedLM, tokenizer: BertTokenizer, path: Path, card: dict[str, Any]
 ) -> None:
@@ -251,8 +268,7 @@ def _save(
         model.half().save_pretrained(path)
     tokenizer.save_pretrained(path)
     (path / "README.md").write_text(model_card(card))
-    # The mark of a finished model, so it comes last.
-    write_whole(path / "card.json", (json.dumps(card, indent=2) + "\n").encode())
+    save_card(path, card)
 
 
 def model_card(card: Mapping[str, Any]) -> str:

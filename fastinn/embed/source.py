@@ -62,7 +62,7 @@ class Source(ABC):
         self.tokens = Tokens(
             self.source,
             max_length=min(max_length or longest, longest),
-            revision=revision,
+            revision=self.model.commit or revision,
             words=self.level == "word",
         )
 

@@ -8,10 +8,14 @@ import torch
 from fastinn.embed.corpus import Cursor, Split
 from fastinn.embed.levels import BY_DOCUMENT
 from fastinn.embed.paired import Block, Stream
+from fastinn.embed.prefetch import READ_AHEAD
 from fastinn.embed.reading import Position
 from fastinn.embed.source import Encoded
 from fastinn.embed.store import EmbeddingStore
 from fastinn.embed.store._json import digest
+
+BLOCKS_HELD = READ_AHEAD + 2
+"""Blocks in memory at once: the one in use, those that wait, and the one in the reader's hand."""
 
 
 class StoreStream(Stream):

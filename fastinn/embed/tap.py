@@ -28,6 +28,7 @@ class Tap:
     ) -> None:
         self._model, self._layers, self._keep = model, layers, keep
         self._hooks: list[Any] = []
+        self._positions: tuple[int, ...] = ()
 
     def __enter__(self) -> "Tap":
         blocks = blocks_of(self._model)
@@ -44,7 +45,12 @@ class Tap:
             hook.remove()
 
     def run(self, batch: Batch) -> None:
-        """Run ``batch`` as far as the last layer that is read."""
+        """Run ``batch`` as far as the last layer that is read.
+
+        Raises:
+            ValueError: If a layer has other positions than the batch.
+        """
+        self._positions = tuple(batch.inputs["input_ids"].shape)
         with contextlib.suppress(self._Enough):
             self._model(**batch.inputs)
 
@@ -58,6 +64,12 @@ class Tap:
         return hook
 
     def _read(self, layer: int, states: Tensor) -> None:
+        if states.shape[:-1] != self._positions:
+            raise ValueError(
+                f"layer {layer} of {type(self._model).__name__} has positions "
+                f"{tuple(states.shape[:-1])} and its input has {self._positions}: a model that "
+                "pads or shortens within cannot be read token by token; give a BERT-like model"
+            )
         self._keep(layer, states.flatten(end_dim=-2))
         if layer == max(self._layers):
             raise self._Enough

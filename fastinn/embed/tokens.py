@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fastinn.embed.corpus import Document
+from fastinn.embed.model import loading
 from fastinn.embed.words import overlaps, words
 
 DOCUMENTS_AT_ONCE = 64
@@ -60,12 +61,22 @@ class Tokens:
         max_length: Longest window, special tokens included.
         revision: Commit, tag or branch on the hub.
         words: Whether windows say which words their tokens belong to.
+
+    Raises:
+        ValueError: If there is no such tokenizer, it is not a fast one, or its special tokens
+            leave no room in a window.
     """
 
     def __init__(
         self, source: str, *, max_length: int, revision: str | None = None, words: bool = False
     ) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        with loading(source):
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                source, revision=revision, trust_remote_code=False
+            )
+        # Windows are cut off at their end; a model may say otherwise, and then they would be
+        # counted backwards.
+        self._tokenizer.truncation_side = "right"
         if not self._tokenizer.is_fast:
             raise ValueError(f"{source} has no fast tokenizer; convert it with save_pretrained")
         special = self._tokenizer.num_special_tokens_to_add()

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastinn._memory import free_bytes
+
 
 @dataclass(frozen=True)
 class MomentsSize:
@@ -31,21 +33,16 @@ class MomentsSize:
 
     def check(self, storage: str | os.PathLike[str] | None = None) -> None:
         """Raise ``ValueError`` if they fit neither into memory nor, if given, into ``storage``."""
-        free = memory_bytes() if storage is None else shutil.disk_usage(storage).free
+        free = free_bytes() if storage is None else shutil.disk_usage(storage).free
         if self.n_bytes <= free:
             return
         where, remedy = ("this machine has", "give a folder for them with storage, or ask for")
         if storage is not None:
             where, remedy = (f"{storage} has", "give another folder, or ask for")
         raise ValueError(
-            f"the moments need {self.n_bytes / 1e9:,.0f} GB and {where} {free / 1e9:,.0f} GB; "
+            f"the moments need {self.n_bytes / 1e9:,.1f} GB and {where} {free / 1e9:,.1f} GB free; "
             f"{remedy} fewer views or pairs"
         )
-
-
-def memory_bytes() -> int:
-    """Return the bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def zeros(n: int, device: torch.device, storage: str | os.PathLike[str] | None) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from corpus_files import BAD, WRITE
 
 from fastinn import Corpus
-from fastinn.embed import Cursor
+from fastinn.embed import Cursor, read_labelled
 
 
 @pytest.fixture
@@ -257,3 +257,11 @@ def test_files_are_tried_before_the_first_is_read(write):
     good, bad = write("a.csv", "text\ngood\n"), write("b.csv", "body\nx\n")
     with pytest.raises(ValueError, match=r"b\.csv has no column 'text'"):
         Corpus.from_files([good, bad])
+
+
+def test_quotes_of_a_tsv_are_text_as_in_labelled_files(write):
+    """Texts with odd quotes are common there, and one must not swallow the lines that follow."""
+    texts = ['" said he', 'the "first" quote ends', "plain", '"x', 'y" z']
+    path = write("c.tsv", "text\tlabel\n" + "".join(f"{text}\t1\n" for text in texts))
+    assert read(Corpus.from_file(path)) == (texts, [])
+    assert read_labelled(path).texts == texts

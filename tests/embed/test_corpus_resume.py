@@ -26,7 +26,8 @@ SEVERAL_LINES = st.lists(WORDS, min_size=1, max_size=3).map("\n".join)
 
 def records_of(kind):
     """Texts, blank ones and ones that are not UTF-8; of several lines where the format can."""
-    text = WORDS if kind == "txt" else SEVERAL_LINES
+    without_tabs = WORDS.map(lambda text: text.replace("\t", " "))
+    text = {"txt": WORDS, "tsv": without_tabs}.get(kind, SEVERAL_LINES)
     return st.lists(st.one_of(text, st.just(""), st.just(BAD)), max_size=12)
 
 

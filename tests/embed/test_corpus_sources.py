@@ -214,16 +214,27 @@ def test_a_cursor_of_more_shards_is_refused(shards):
 
 
 MISSING = {
-    "pyarrow": lambda path: Corpus.from_file(path),
-    "datasets": lambda path: Corpus.from_dataset("parquet", data_files=str(path)),
+    "pyarrow": ("arrow", lambda path: Corpus.from_file(path)),
+    "datasets": ("datasets", lambda path: Corpus.from_dataset("parquet", data_files=str(path))),
 }
 
 
 @pytest.mark.parametrize("module", MISSING)
 def test_a_missing_package_is_named(monkeypatch, write, module):
+    extra, read = MISSING[module]
     path = write("c.parquet", b"")
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"takes {module}.*pip install 'fastinn\[datasets\]'"):
-        MISSING[module](path)
+    with pytest.raises(ImportError, match=rf"takes {module}.*pip install 'fastinn\[{extra}\]'"):
+        read(path)
+
+
+def test_hidden_files_are_left_out_of_the_current_folder(write, tmp_path, monkeypatch):
+    for name in ("seen.txt", ".hidden.txt", ".venv/lib/inside.txt", "sub/.git/inside.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{name}\n")
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", "./", "sub/..", str(tmp_path)):
+        assert [document.text for document in Corpus.from_file(folder)] == ["seen.txt"]

@@ -165,3 +165,18 @@ def test_rows_are_counted_at_every_level(seeds, level):
     work = workload(read, Corpus.from_texts(texts))
     assert work.n_rows == len(read["seed-0"].encode(texts).keys)
     assert work.n_tokens == sum(len(text.split()) for text in texts)
+
+
+def test_blocks_that_are_held_at_once_count(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 10**9)
+    check_memory(100_000, 5_000)
+    with pytest.raises(ValueError, match=r"4 are held at once, takes 0\.5 GB and 1\.0 GB"):
+        check_memory(100_000, 5_000, n_blocks=4)
+
+
+@pytest.mark.parametrize(("free", "kept"), [(10**9, 2), (0, 0)])
+def test_models_that_do_not_fit_together_are_let_go_again(seeds, monkeypatch, free, kept):
+    encoders = encoders_of(seeds)
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    workload(encoders, Corpus.from_texts(make_texts(9)))
+    assert sum(encoder.model.is_loaded for encoder in encoders.values()) == kept

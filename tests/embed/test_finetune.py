@@ -84,6 +84,9 @@ def test_a_finished_folder_is_kept_and_another_run_refused(tmp_path, seeds):
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="holds another model: its epochs is 2, asked for is 3"):
         finetune(seeds[0], DATA, folder, config=replace(QUICK, epochs=3))
+    relabelled = replace(DATA, labels=DATA.labels[::-1])
+    with pytest.raises(ValueError, match="holds another model: its text is"):
+        finetune(seeds[0], relabelled, folder, config=QUICK)
 
 
 MISTAKES = {

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -72,3 +73,12 @@ def test_bad_files_are_refused_by_name_and_line(tmp_path, name, content, message
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone.tsv is not a file"):
         read_labelled(tmp_path / "gone.tsv")
+
+
+def test_a_long_text_is_read_whatever_was_read_before(tmp_path):
+    (tmp_path / "a.csv").write_text(f"text,label\n{'x' * 140_000},1\n")
+    before = csv.field_size_limit(131_072)
+    try:
+        assert len(read_labelled(tmp_path / "a.csv").texts[0]) == 140_000
+    finally:
+        csv.field_size_limit(before)

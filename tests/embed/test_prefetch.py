@@ -1,5 +1,7 @@
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -68,3 +70,23 @@ def test_stall_share_tells_a_slow_reader_from_a_slow_consumer():
         time.sleep(0.05)
     assert starved.stall_share > busy.stall_share
     assert 0 <= busy.stall_share <= starved.stall_share <= 1
+
+
+def test_an_iteration_that_is_left_lets_go_of_what_was_read_ahead():
+    class Item:
+        pass
+
+    read = []
+
+    def items():
+        for _ in range(9):
+            item = Item()
+            read.append(weakref.ref(item))
+            yield item
+
+    ahead = Prefetch(items())
+    for _ in ahead:
+        break
+    del _
+    gc.collect()
+    assert not [item for item in read if item() is not None]

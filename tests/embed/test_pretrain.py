@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,3 +73,20 @@ def test_masks_follow_bert():
     assert float((inputs[scored] == 4).float().mean()) == pytest.approx(0.8, abs=0.02)
     assert float((inputs[scored] == 77).float().mean()) == pytest.approx(0.1, abs=0.02)
     assert torch.equal(inputs[~scored], ids[~scored])
+
+
+def test_seeds_of_other_settings_or_text_are_no_siblings(trained):
+    corpus, folder, _ = trained
+    with pytest.raises(ValueError, match="holds another model: its steps is 600, asked for is 601"):
+        pretrain(corpus, folder, n_seeds=3, config=replace(TINY, steps=601))
+    with pytest.raises(ValueError, match="holds another model: its text is"):
+        pretrain(Corpus.from_texts(["one two"] * 9), folder, n_seeds=3, config=TINY)
+    assert not (folder / "seed-2").exists()
+
+
+@pytest.mark.parametrize(("n_texts", "split"), [(6, "train"), (20, "test")])
+def test_text_shorter_than_a_window_is_refused_before_training(tmp_path, n_texts, split):
+    corpus = Corpus.from_texts([f"one {i}" for i in range(n_texts)])
+    with pytest.raises(ValueError, match=f"/{split} has .* less than a window of 16"):
+        pretrain(corpus, tmp_path, n_seeds=1, config=TINY)
+    assert not (tmp_path / "seed-0").exists()

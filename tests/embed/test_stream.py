@@ -119,9 +119,10 @@ def test_exact_batches_do_not_depend_on_shards(seeds, level, monkeypatch):
         run.append(tuple((window.document, window.start) for window in windows))
         return padded(windows, *rest)
 
+    encoder = Encoder(seeds[0], layers=[3], level=level, precision="exact")
+    encoder.encode(make_texts(9))  # a first run tries the model, too
     padded = batches.padded
     monkeypatch.setattr(batches, "padded", spy)
-    encoder = Encoder(seeds[0], layers=[3], level=level, precision="exact")
     stream = fastinn.stream(
         {"s": encoder}, Corpus.from_texts(make_texts(300)), tokens_per_block=3000
     )

@@ -235,7 +235,7 @@ def test_layer_that_is_not_read_is_refused(seeds, corpus):
 
 
 def test_moments_that_do_not_fit_are_refused_first(encoders, corpus, monkeypatch):
-    monkeypatch.setattr(_storage, "memory_bytes", lambda: 100_000)
+    monkeypatch.setattr(_storage, "free_bytes", lambda: 100_000)
     with pytest.raises(ValueError, match=r"the moments need .* this machine has"):
         compare(encoders, corpus, Comparison())
 

@@ -3,9 +3,12 @@
 from importlib import import_module
 from typing import Any
 
+_EXTRA = {"datasets": "datasets", "pyarrow": "arrow"}
+"""Extra of the package that brings a library."""
+
 
 def extra(module: str, use: str) -> Any:
-    """Import a module of the extra ``datasets``.
+    """Import a module of a library that only an extra brings.
 
     Args:
         module: Its full name.
@@ -17,7 +20,8 @@ def extra(module: str, use: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        library = module.split(".")[0]
         raise ImportError(
-            f"{use} takes {module.split('.')[0]}, which cannot be imported ({error}): "
-            "pip install 'fastinn[datasets]'"
+            f"{use} takes {library}, which cannot be imported ({error}): "
+            f"pip install 'fastinn[{_EXTRA[library]}]'"
         ) from None

@@ -159,8 +159,6 @@ class Corpus:
         Raises:
             ValueError: If there is no such shard.
         """
-        if not 0 <= index < count:
-            raise ValueError(f"shard {index} of {count} does not exist, expected 0 to {count - 1}")
         outer = [n.stride * n.count for n in self._narrowings if isinstance(n, Shard)]
         shard = Shard(index, count, stride=outer[-1] if outer else 1)
         narrowed = self._narrowed(self.name, shard)

@@ -27,6 +27,13 @@ class Shard:
     count: int
     stride: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse a shard that does not exist."""
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                f"shard {self.index} of {self.count} does not exist, expected 0 to {self.count - 1}"
+            )
+
     def holds(self, number: Any) -> Any:
         """Tell whether record ``number`` belongs to this shard; of an array, each of them."""
         return group_of(number) // self.stride % self.count == self.index

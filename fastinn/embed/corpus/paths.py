@@ -6,7 +6,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 
 _COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -31,7 +31,7 @@ def files_at(path: str) -> list[str]:
     if "://" in path:
         return _remote_files(path)
     if Path(path).is_dir():
-        return _in_folder(path, (str(f) for f in Path(path).rglob("*") if f.is_file()))
+        return _visible(Path(path), (f for f in Path(path).rglob("*") if f.is_file()))
     if not Path(path).is_file():
         raise _not_there(path)
     return [path]
@@ -80,15 +80,17 @@ def _remote_files(path: str) -> list[str]:
 
     files, inner = url_to_fs(path)
     if files.isdir(inner):
-        return [files.unstrip_protocol(file) for file in _in_folder(inner, files.find(inner))]
+        found = (PurePosixPath(file) for file in files.find(inner))
+        return [files.unstrip_protocol(file) for file in _visible(PurePosixPath(inner), found)]
     if not files.isfile(inner):
         raise _not_there(path)
     return [path]
 
 
-def _in_folder(folder: str, paths: Iterable[str]) -> list[str]:
+def _visible(folder: PurePath, paths: Iterable[PurePath]) -> list[str]:
     """Return ``paths`` in order of name, without hidden files and what is in hidden folders."""
-    return sorted(path for path in paths if "/." not in path[len(folder.rstrip("/")) :])
+    within = ((path, path.relative_to(folder).parts) for path in paths)
+    return sorted(str(path) for path, parts in within if not any(p[0] == "." for p in parts))
 
 
 def _not_there(path: str) -> FileNotFoundError:

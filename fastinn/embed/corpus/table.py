@@ -1,4 +1,4 @@
-"""Tables in text files: csv and tsv, with quoted fields of several lines."""
+"""Tables in text files: csv with quoted fields of several lines, tsv where quotes are text."""
 
 import csv
 import re
@@ -21,8 +21,7 @@ def read_table(path: str, column: str, longest: int, start: Cursor) -> Iterator[
     A record with more or fewer fields than the header is no record: what is missing, or where a
     text was cut, cannot be known.
     """
-    # Unlimited for all: the limit belongs to the process, and `_Pulled` bounds records itself.
-    csv.field_size_limit(2**31 - 1)
+    lift_field_limit()  # `_Pulled` bounds records itself
     delimiter = "\t" if ending(path) == ".tsv" else ","
     with closing(read_lines(path, longest)) as lines:
         header = _Pulled(lines, longest)
@@ -38,6 +37,11 @@ def read_table(path: str, column: str, longest: int, start: Cursor) -> Iterator[
         for fields in _contents(pulled, delimiter):
             content = _field(fields, names, column)
             yield Row(content, pulled.begin, pulled.row, pulled.byte)
+
+
+def lift_field_limit() -> None:
+    """Let fields of csv be of any length; the limit is one of the whole process."""
+    csv.field_size_limit(2**31 - 1)
 
 
 class _Pulled:
@@ -80,7 +84,10 @@ class _Pulled:
 
 def _contents(pulled: _Pulled, delimiter: str) -> Iterator[list[str] | Fault]:
     """Yield the fields of every record, or what is wrong with it."""
-    table = csv.reader(pulled, delimiter=delimiter)
+    if delimiter == "\t":
+        table = csv.reader(pulled, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        table = csv.reader(pulled, delimiter=delimiter)
     while True:
         pulled.begin_record()
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 from fastinn.embed.store.layout import UNFINISHED
 
@@ -92,9 +93,8 @@ def remove(path: Path) -> None:
 
 def create_once(path: Path, content: bytes) -> None:
     """Write a file whole and durably, unless another process has done so first."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex}{UNFINISHED}")
     with OutputFile(unfinished) as file:
-        file.truncate(0)
         file.write_at(0, content)
         file.sync()
     with _naming(path):

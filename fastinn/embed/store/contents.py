@@ -40,25 +40,39 @@ def listing(
     """Return the shards that are missing, and those that no journal commits."""
     commits = [commit for journal in journals for commit in journal.commits]
     committed = {shard.name for shard in shards_of(header, commits)}
-    there = {
+    there = _shards(files)
+    extra = {name for name in there - committed if not _may_come(name, journals)}
+    return sorted(committed - there), sorted(extra)
+
+
+def has_begun(files: Files, writer: int) -> bool:
+    """Tell whether there are shards of a writer, which then has a journal unless it was removed."""
+    return any(_writer_and_part(name)[0] == str(writer) for name in _shards(files))
+
+
+def _shards(files: Files) -> set[str]:
+    return {
         f"{folder}/{name}"
         for folder in files.names("")
         if folder == TOKENS or folder.startswith("layer=")
         for name in files.names(folder)
         if name.endswith(SHARD)
     }
-    extra = {name for name in there - committed if not _may_come(name, journals)}
-    return sorted(committed - there), sorted(extra)
 
 
 def _may_come(name: str, journals: Sequence[Journal]) -> bool:
     """Tell whether a writer that is not finished may be about to commit a shard."""
-    writer, _, part = name.rpartition("part-")[2].removesuffix(SHARD).partition("-")
+    writer, part = _writer_and_part(name)
     return any(
         writer == str(number) and part.isdecimal() and int(part) >= len(journal.commits)
         for number, journal in enumerate(journals)
         if not journal.finished
     )
+
+
+def _writer_and_part(name: str) -> tuple[str, str]:
+    writer, _, part = name.rpartition("part-")[2].removesuffix(SHARD).partition("-")
+    return writer, part
 
 
 def _some(names: Sequence[str]) -> str:

@@ -105,8 +105,14 @@ def last_line(commits: list[Commit]) -> bytes:
     return _line({"finished": len(commits), "rows": sum(commit.rows for commit in commits)})
 
 
-def load_journal(files: Files, header: StoreHeader, writer: int) -> Journal:
+def load_journal(files: Files, header: StoreHeader, writer: int, *, begun: bool = True) -> Journal:
     """Read a journal.
+
+    Args:
+        files: Of the store.
+        header: Of the store.
+        writer: Whose journal.
+        begun: Whether it has to be there; otherwise a missing one is an empty one.
 
     Raises:
         ValueError: If it is missing, or damaged elsewhere than by a torn last line.
@@ -115,6 +121,8 @@ def load_journal(files: Files, header: StoreHeader, writer: int) -> Journal:
     try:
         content = read_whole(files, name, limit=_MOST_BYTES)
     except FileNotFoundError:
+        if not begun:
+            return Journal([], False, 0)
         raise ValueError(
             f"{name} is missing: writer {writer} of {header.writers} has not begun, or it was "
             "removed; run that writer or restore the file"

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastinn.embed.store.files import Files, files_at
 from fastinn.embed.store.header import HEADER, StoreHeader, is_store, load_header
-from fastinn.embed.store.journal import journal_name, load_journal
+from fastinn.embed.store.journal import load_journal
 from fastinn.embed.store.shard import shards_of
 
 
@@ -38,9 +38,7 @@ def overview(path: str) -> dict[str, Any]:
 
 
 def _progress(files: Files, header: StoreHeader, writer: int) -> dict[str, Any]:
-    if journal_name(writer) not in files.names(""):
-        return {"parts": 0, "rows": 0, "bytes": 0, "finished": False, "position": None}
-    journal = load_journal(files, header, writer)
+    journal = load_journal(files, header, writer, begun=False)
     return {
         "parts": len(journal.commits),
         "rows": journal.rows,

@@ -16,7 +16,7 @@ from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.source import Encoded
 from fastinn.embed.store._json import canonical
 from fastinn.embed.store.blocks import VerifiedBlocks
-from fastinn.embed.store.contents import check_complete, check_listing
+from fastinn.embed.store.contents import check_complete, check_listing, has_begun
 from fastinn.embed.store.files import files_at
 from fastinn.embed.store.header import StoreHeader, load_header
 from fastinn.embed.store.index import Pieces, Runs, index
@@ -52,7 +52,10 @@ class EmbeddingStore:
         self.name = self.header.corpus
         self.layers: list[int] = list(self.header.layers)
         self.journals: list[Journal] = [
-            load_journal(files, self.header, writer) for writer in range(self.header.writers)
+            load_journal(
+                files, self.header, writer, begun=not unfinished or has_begun(files, writer)
+            )
+            for writer in range(self.header.writers)
         ]
         if not unfinished:
             check_complete(self.header, self.journals, path)
@@ -66,6 +69,7 @@ class EmbeddingStore:
         }
         self._pieces = index(self._blocks, self._shards[None])
         self._runs = Runs(self._pieces)
+        self._stride = 1
 
     @property
     def n_layers(self) -> int:
@@ -116,8 +120,15 @@ class EmbeddingStore:
         return self._of(self._pieces.within(*SPLITS[split]), f"{self.name}/{split}")
 
     def shard(self, index: int, count: int) -> Self:
-        """Keep the documents of one of ``count`` shards, as :meth:`Corpus.shard` deals them."""
-        return self._of(self._pieces.shard(Share(index, count)), self.name)
+        """Keep the documents of one of ``count`` shards, as :meth:`Corpus.shard` deals them.
+
+        Raises:
+            ValueError: If there is no such shard.
+        """
+        share = Share(index, count, self._stride)
+        narrowed = self._of(self._pieces.shard(share), self.name)
+        narrowed._stride = self._stride * count
+        return narrowed
 
     def keys_fingerprint(self) -> str:
         """Hash of what every row is, in reading order, 32 hexadecimal digits."""

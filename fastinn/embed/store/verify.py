@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from fastinn.embed.store.blocks import VerifiedBlocks
-from fastinn.embed.store.contents import listing
+from fastinn.embed.store.contents import has_begun, listing
 from fastinn.embed.store.files import Files, files_at
 from fastinn.embed.store.header import StoreHeader, load_header
 from fastinn.embed.store.index import index
@@ -79,7 +79,7 @@ def _journals(files: Files, header: StoreHeader, verdict: Verdict) -> list[Journ
     for writer in range(header.writers):
         journal = Journal([], False, 0)
         with verdict.noting():
-            journal = load_journal(files, header, writer)
+            journal = load_journal(files, header, writer, begun=has_begun(files, writer))
         found.append(journal)
         verdict.rows += journal.rows
     verdict.finished = all(journal.finished for journal in found)

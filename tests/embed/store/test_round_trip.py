@@ -4,8 +4,10 @@ from safetensors import safe_open
 from store_cases import (
     LAYERS,
     WIDTH,
+    lay_out,
     make_blocks,
     make_header,
+    make_rows,
     place_of,
     same,
     tree,
@@ -15,6 +17,8 @@ from store_cases import (
 
 import fastinn
 from fastinn.embed import EmbeddingStore, Encoded, StoreWriter
+from fastinn.embed.corpus.narrowing import Shard
+from fastinn.embed.store import verify
 
 
 def test_rows_come_back_in_reading_order(store, whole):
@@ -206,3 +210,37 @@ def test_two_writers_of_the_same_documents_are_found_out(tmp_path, whole):
 def test_a_remote_path_is_not_written_to():
     with pytest.raises(ValueError, match="is remote; write to a local folder"):
         StoreWriter("memory://store", make_header())
+
+
+def test_shards_of_shards_are_those_of_the_corpus(tmp_path):
+    whole = make_rows(500)
+    write_all(tmp_path, whole)
+    store = EmbeddingStore(tmp_path)
+    documents = sorted(set(whole.keys[:, 0].tolist()))
+
+    def held(shard):
+        return set(shard.read(0, len(shard)).keys[:, 0].tolist())
+
+    for i in range(2):
+        outer = Shard(i, 2)
+        for k in range(3):
+            inner = Shard(k, 3, stride=2)
+            wanted = {d for d in documents if outer.holds(d) and inner.holds(d)}
+            assert wanted
+            assert held(store.shard(i, 2).shard(k, 3)) == wanted
+
+
+def test_a_shard_that_does_not_exist_is_refused(tmp_path, whole):
+    write_all(tmp_path, whole)
+    with pytest.raises(ValueError, match="shard 5 of 2 does not exist, expected 0 to 1"):
+        EmbeddingStore(tmp_path).shard(5, 2)
+
+
+def test_a_writer_that_has_not_begun_keeps_nobody_from_reading(tmp_path, finished):
+    of_first = {n: data for n, data in finished.items() if "1.jsonl" not in n and "part-1" not in n}
+    lay_out(tmp_path, of_first)
+    with pytest.raises(ValueError, match="writer 1 of 2 has not begun"):
+        EmbeddingStore(tmp_path)
+    assert len(EmbeddingStore(tmp_path, unfinished=True)) > 0
+    verdict = verify(tmp_path)
+    assert (verdict.sound, verdict.finished) == (True, False)
