@@ -3,7 +3,8 @@
 #
 #   bench/gpu_check.sh            results and logs go to $OUT, by default build/gpu_check
 #
-# Each step has a time limit of its own, and the next one runs whatever became of it.
+# Each step has a time limit of its own, and the next one runs whatever became of it. CUDA comes
+# before Triton, whose kernels are compiled anew for every shape, and targets before the rest.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -38,11 +39,12 @@ step() { # name, seconds, what it needs, command...
   log="$OUT/${name// /-}.log"
   # shellcheck disable=SC2086 # a list of words
   if reason=$(missing $needs); then
-    note MISSING "$name" "$reason"
+    note MISSING "$name" "$reason" && failed=1
     return
   fi
   printf '\n== %s (at most %s s)\n' "$name" "$limit"
-  timeout --kill-after=5 "$limit" "$@" >"$log" 2>&1
+  # Interrupted and not terminated, so that pytest still says what had failed.
+  timeout --signal=INT --kill-after=10 "$limit" "$@" >"$log" 2>&1
   code=$?
   tail -n 15 "$log"
   case $code in
@@ -55,22 +57,27 @@ step() { # name, seconds, what it needs, command...
 PATH=$PATH:/usr/local/cuda/bin
 gpu=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null | tr 'A-Z ' 'a-z-')
 results="$OUT/$gpu.json"
-sanitize=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer
-  --error-exitcode 1 --report-api-errors no)
-benches=("$PYTHON" -m pytest bench --device cuda --rounds 5 --results "$results" -p no:cacheprovider)
+tests=("$PYTHON" -m pytest tests/ops tests/nn -p no:cacheprovider -n 12)
+benches=("$PYTHON" -m pytest --device cuda --rounds 5 --results "$results" -p no:cacheprovider)
+sanitize="PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1"
+sanitize+=" --report-api-errors no"
+shapes="$PYTHON bench/small_shapes.py cuda"
+every_kernel="import fastinn, fastinn._cuda; found = fastinn.backends(); print(found); assert all(
+    found[op][name] is True
+    for op in ('affine_coupling', 'coupling_mlp', 'second_moments') for name in ('cuda', 'triton')
+)"
 
 step "build" 120 "nvcc cmake" env FASTINN_CUDA=ON \
   "$PYTHON" -m pip install --no-build-isolation --no-deps -e .
-step "backends" 20 "gpu" "$PYTHON" -c 'import fastinn; print(fastinn.backends())'
-step "kernel tests" 100 "gpu" "$PYTHON" -m pytest tests/ops tests/nn -p no:cacheprovider
-step "memcheck" 40 "gpu compute-sanitizer" "${sanitize[@]}" --tool memcheck \
-  "$PYTHON" bench/small_shapes.py
-step "racecheck" 40 "gpu compute-sanitizer" "${sanitize[@]}" --tool racecheck \
-  "$PYTHON" bench/small_shapes.py
-# The cases that have targets first; both write one file, figure by figure.
-targets="(fast and not training) or affine or moments"
-step "benches with targets" 115 "gpu" "${benches[@]}" -k "$targets"
-step "other benches" 75 "gpu" "${benches[@]}" -k "not ($targets)"
+step "backends" 20 "gpu" "$PYTHON" -c "$every_kernel"
+step "cuda tests" 70 "gpu" "${tests[@]}" -k "cuda or fused or graphed"
+step "triton tests" 90 "gpu" "${tests[@]}" -k "triton"
+step "sanitizers" 70 "gpu compute-sanitizer" \
+  bash -c "$sanitize --tool memcheck $shapes && $sanitize --tool racecheck $shapes"
+step "benches of ops" 105 "gpu" "${benches[@]}" bench/ops \
+  -k "moments and not exact or affine or coupling_mlp and fast and cuda and not training"
+step "benches of flows" 40 "gpu" "${benches[@]}" bench/nn bench/ops/bench_coupling_mlp.py \
+  -k "(flow or inn or training) and fast and not triton"
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"

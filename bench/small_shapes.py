@@ -1,8 +1,8 @@
 """Run every GPU kernel once on small odd shapes, for compute-sanitizer to watch.
 
 Run: ``PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python
-bench/small_shapes.py``. Without the caching allocator every tensor is an allocation of its own, so
-that a write past its end is seen.
+bench/small_shapes.py cuda``; ``triton`` compiles 150 kernels, for minutes. Without the caching
+allocator every tensor is an allocation of its own, so that a write past its end is seen.
 """
 
 import sys
@@ -20,8 +20,8 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("no CUDA device")
         return 1
-    for op, run in OPS.items():
-        for backend in ("cuda", "triton"):
+    for backend in sys.argv[1:] or ("cuda", "triton"):
+        for op, run in OPS.items():
             if ops.backends().get(op, {}).get(backend) is True:
                 _run(op, backend, run)
     return 0

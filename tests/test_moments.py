@@ -270,9 +270,9 @@ def test_multiberts_fit_into_64_gb():
 
 def test_what_does_not_fit_is_refused_first(tmp_path):
     views = {(seed, 0): 100_000 for seed in range(100)}
-    with pytest.raises(ValueError, match=r"need 404,000 GB and this machine has .* storage"):
+    with pytest.raises(ValueError, match=r"need 404,000\.0 GB and this machine has .* storage"):
         Moments(views)
-    with pytest.raises(ValueError, match=r"need 404,000 GB and .* has .* another folder"):
+    with pytest.raises(ValueError, match=r"need 404,000\.0 GB and .* has .* another folder"):
         Moments(views, storage=tmp_path)
 
 

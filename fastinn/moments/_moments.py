@@ -29,9 +29,9 @@ _SHIFT_ROWS = 1024
 
 _METADATA = "moments"
 
-# Rows that are shifted and summed while they are in the cache; float32 sums of so few lose less
-# than the products do.
-_SUMMED_ROWS = 256
+# Rows that are shifted and summed at once. On a CPU they stay in the cache, and float32 sums of so
+# few lose less than the products do; a GPU sums in a tree, and a launch costs more than a cache.
+_SUMMED_ROWS = {"cpu": 256, "cuda": 65_536}
 
 
 class Moments:
@@ -333,9 +333,10 @@ class Moments:
         dtype = product_dtype(x.dtype, self.precision)
         shift = shift.to(dtype)
         total = torch.zeros_like(shift, dtype=torch.float64)
-        memory = shift.new_empty(min(_SUMMED_ROWS, len(x)), len(shift))
-        for start in range(0, len(x), _SUMMED_ROWS):
-            part = slice(start, start + _SUMMED_ROWS)
+        at_once = _SUMMED_ROWS[x.device.type]
+        memory = shift.new_empty(min(at_once, len(x)), len(shift))
+        for start in range(0, len(x), at_once):
+            part = slice(start, start + at_once)
             rows = x[part]
             shifted = torch.sub(rows, shift, out=memory[: len(rows)])
             total += shifted.sum(dim=0) if weight is None else weight[part] @ shifted.double()

@@ -157,7 +157,7 @@ def test_not_finite_goes_through(kernel, value):
 )
 @given(
     shape=st.tuples(st.integers(0, 40), st.integers(0, 40)),
-    clamp=st.none() | st.floats(0.1, 10),
+    clamp=st.sampled_from([None, 0.1, 1.3, 10.0]),  # Triton compiles each
     inverse=st.booleans(),
 )
 def test_any_shape(kernel, shape, clamp, inverse):

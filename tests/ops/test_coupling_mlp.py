@@ -172,7 +172,7 @@ def test_activations_in_a_layer(layer_kernel, activation, dtype, memory, inverse
         networks=st.integers(1, 2),
         kept=st.sampled_from(KEPT),
         activation=st.sampled_from(ACTIVATIONS),
-        clamp=st.none() | st.floats(0.1, 10),
+        clamp=st.sampled_from([None, 0.1, 1.3, 10.0]),  # Triton compiles each
         inverse=st.booleans(),
         dtype=st.sampled_from([torch.float32, torch.float64]),
     ),
@@ -294,7 +294,7 @@ def typical_sizes(case, tensors, grads):
         networks=st.integers(1, 2),
         kept=st.sampled_from(KEPT),
         activation=st.sampled_from(ACTIVATIONS),
-        clamp=st.none() | st.floats(0.1, 10),
+        clamp=st.sampled_from([None, 0.1, 1.3, 10.0]),  # Triton compiles each
         inverse=st.booleans(),
     ),
     memory=st.sampled_from(["store", "recompute"]),

@@ -1,6 +1,7 @@
-"""The GPU's way to second moments, through Triton's interpreter, judged in float64.
+"""The GPU's way to second moments, judged in float64: Triton's kernels and, on a GPU, CUDA's.
 
-The interpreter adds in IEEE float32: how tensor cores truncate is not seen here.
+Without a GPU Triton's interpreter runs them. It adds in IEEE float32: how tensor cores truncate
+is not seen there.
 """
 
 import math
@@ -13,8 +14,8 @@ from tolerances import SECOND_MOMENTS
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from fastinn.ops import second_moments
-from fastinn.ops.second_moments import _panels, _triton
+from fastinn.ops import backends, second_moments
+from fastinn.ops.second_moments import _cuda, _panels, _triton
 from fastinn.ops.second_moments._panels import Tile
 from fastinn.ops.second_moments._triton import Configuration
 
@@ -23,13 +24,27 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {tma: Configuration(tma, Tile(128, 64), 32, 4, 2) for tma in (False, True)}
 
 
-@pytest.fixture(params=[False, True], ids=["pointers", "tma"])
+KERNELS = {"cuda": _cuda, "triton": _triton}
+
+
+@pytest.fixture(params=["pointers", "tma"] if DEVICE == "cpu" else list(KERNELS))
 def small_tiles(request, monkeypatch):
-    """Loads through pointers and through TMA descriptors."""
+    """Kernels with small tiles: Triton's with loads of either kind, or on a GPU CUDA's, too."""
+    backend = "triton" if DEVICE == "cpu" else request.param
+    if backend == "cuda" and backends()["second_moments"]["cuda"] is not True:
+        pytest.skip(str(backends()["second_moments"]["cuda"]))
+    monkeypatch.setattr(Tested, "backend", backend)
     monkeypatch.setattr(_triton, "STAGE_ROWS", 128)
     monkeypatch.setattr(_triton, "STAGE_COLUMNS", 64)
     if DEVICE == "cpu":
-        monkeypatch.setattr(_triton, "configuration", lambda *_: SMALL[request.param])
+        tiles = SMALL[request.param == "tma"]
+        monkeypatch.setattr(_triton, "configuration", lambda *_: tiles)
+
+
+class Tested:
+    """Which kernels :func:`computed` runs."""
+
+    backend = "triton"
 
 
 def randn(*shape, seed=0, dtype=torch.float32):
@@ -40,7 +55,7 @@ def randn(*shape, seed=0, dtype=torch.float32):
 def computed(x, y=None, *, weight=None, shift_x=None, shift_y=None, precision="high"):
     shape = (len(x), x.shape[2], (x if y is None else y).shape[2])
     out = torch.full(shape, math.nan, dtype=torch.float64, device=DEVICE)
-    _triton.accumulate(x, y, weight, shift_x, shift_y, precision, out)
+    KERNELS[Tested.backend].accumulate(x, y, weight, shift_x, shift_y, precision, out)
     return out
 
 
@@ -163,7 +178,7 @@ def test_is_a_backend_of_the_op(small_tiles, precision):
     x, y, shift = randn(60, 9), randn(60, 5, seed=1), randn(9, seed=2)
     mask = torch.arange(60, device=DEVICE) % 2 > 0
     options = {"weight": mask, "shift": shift, "precision": precision}
-    actual = second_moments(x, y, **options, backend="triton")
+    actual = second_moments(x, y, **options, backend=Tested.backend)
     defined = second_moments(x, y, **options | {"precision": "exact"}, backend="reference")
     assert (actual - defined).abs().max() <= SECOND_MOMENTS[precision] * 60
 
