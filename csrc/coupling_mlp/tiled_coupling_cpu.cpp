@@ -4,8 +4,10 @@
 #if defined(__AMX_BF16__)
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
+#include "common/failure.h"
 #include "coupling_mlp/coupling_rows.h"
 #include "coupling_mlp/rounded_formula.h"
 
@@ -134,19 +136,24 @@ template <Direction direction, Activation activation>
 void run(const TiledCoupling& op) {
   const std::vector<Network> networks = packed_networks(op);
   const int64_t n = op.coupling.n_samples, most = rows_of_block(n, widest_layer(op));
+  Failure failure;
 #pragma omp parallel
   {
     const WholeTiles tiles;
-    Activations block(op, most);
+    std::optional<Activations> block;
+    failure.watch([&] { block.emplace(op, most); });
+#pragma omp barrier
+    const int64_t end = failure ? 0 : n;
 #pragma omp for schedule(static)
-    for (int64_t first = 0; first < n; first += most) {
+    for (int64_t first = 0; first < end; first += most) {
       const int64_t n_rows = std::min(most, n - first);
-      round_rows(op.coupling.kept, first, n_rows, op.coupling.n_kept, block.kept);
+      round_rows(op.coupling.kept, first, n_rows, op.coupling.n_kept, block->kept);
       for (int64_t i = 0; i < op.n_networks; ++i)
-        run_network<activation>(op, networks[i], i, first, n_rows, block);
-      couple_block<direction>(from_row(op.coupling, first, block.product.data()), n_rows);
+        run_network<activation>(op, networks[i], i, first, n_rows, *block);
+      couple_block<direction>(from_row(op.coupling, first, block->product.data()), n_rows);
     }
   }
+  failure.rethrow();
 }
 
 }  // namespace

@@ -7,8 +7,10 @@
 #if defined(__AMX_BF16__)
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
+#include "common/failure.h"
 #include "coupling_mlp/coupling_rows.h"
 #include "coupling_mlp/rounded_formula.h"
 
@@ -294,17 +296,23 @@ void run(const TiledGradient& op) {
   const int64_t n = op.coupling.n_samples, most = rows_of_chunk(op);
   const int64_t n_rows = rows_of_block(most, widest_layer(op));
   const Chunk chunk(op, most);
+  Failure failure;
 #pragma omp parallel
   {
     const WholeTiles tiles;
-    Block block(op, n_rows);
-    const Buffer<Products> sums = allocate<Products>(kPanel * kPanel);
-    for (int64_t first = 0; first < n; first += most) {
+    std::optional<Block> block;
+    Buffer<Products> sums;
+    failure.watch([&] {
+      block.emplace(op, n_rows);
+      sums = allocate<Products>(kPanel * kPanel);
+    });
+#pragma omp barrier
+    for (int64_t first = 0; first < n && !failure; first += most) {
       const int64_t end = std::min(first + most, n);
 #pragma omp for schedule(static)
       for (int64_t row = first; row < end; row += n_rows) {
         const Place place{row, std::min(n_rows, end - row), (row - first) / kStrip};
-        differentiate_block<direction, activation>(op, networks, place, block, chunk);
+        differentiate_block<direction, activation>(op, networks, place, *block, chunk);
       }
       for (int64_t i = 0; i < op.n_networks; ++i)
         for (size_t layer = 0; layer < op.layers.size(); ++layer)
@@ -313,6 +321,7 @@ void run(const TiledGradient& op) {
 #pragma omp barrier
     }
   }
+  failure.rethrow();
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "common/bfloat16.h"
 #include "common/buffer.h"
+#include "common/failure.h"
 #include "common/float16.h"
 #include "second_moments/second_moments.h"
 
@@ -100,9 +101,12 @@ template <typename Function>
 inline void for_each_tile(const SecondMoments& op, Function&& function) {
   const int64_t size = tile_size(op), n = n_tiles(op, size);
   const int64_t work = op.n_rows * op.left.n_features * op.right.n_features;
+  Failure failure;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (work > kSerial)
   for (int64_t batch = 0; batch < op.n_batches; ++batch)
-    for (int64_t index = 0; index < n; ++index) function(tile_at(op, size, batch, index));
+    for (int64_t index = 0; index < n; ++index)
+      failure.watch([&] { function(tile_at(op, size, batch, index)); });
+  failure.rethrow();
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "common/buffer.h"
+#include "common/failure.h"
 #include "second_moments/result_tiles.h"
 #include "second_moments/second_moments.h"
 
@@ -47,8 +48,10 @@ class RowSpans {
     const int64_t n = op_.n_batches * n_spans_, n_threads = omp_get_max_threads();
     const auto call = [&](int64_t i) { function(part(i % op_.n_batches, i / op_.n_batches)); };
     if (n % n_threads == 0 || n >= 4 * n_threads) {
+      Failure failure;
 #pragma omp parallel for schedule(dynamic)
-      for (int64_t i = 0; i < n; ++i) call(i);
+      for (int64_t i = 0; i < n; ++i) failure.watch([&] { call(i); });
+      failure.rethrow();
     } else {  // not in a region of one thread: regions within a region start their threads anew
       for (int64_t i = 0; i < n; ++i) call(i);
     }
