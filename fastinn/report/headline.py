@@ -44,9 +44,11 @@ def headline_layers(results: Results) -> dict[str, int]:
 def headline_place(results: Results) -> str:
     """Name those layers."""
     layers = headline_layers(results)
-    if layers == last_layers(results.get("scores", [])):
+    depths = {model["name"]: model["n_layers"] for model in results.get("models", [])}
+    if all(layer == depths.get(name) for name, layer in layers.items()):
         return "the last layer"
-    return f"layer {next(iter(layers.values()))}"
+    numbers = dict.fromkeys(layers.values())  # several of models of different depths
+    return f"layer{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}"
 
 
 def is_at(record: Record, layers: Mapping[str, int]) -> bool:

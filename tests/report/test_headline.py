@@ -49,6 +49,11 @@ def test_the_headline_is_of_the_last_layer_that_has_all_methods(results, cells, 
     assert {fit.forward["target_layer"] for fit in fits(found)} == layers
 
 
+def test_the_last_layer_that_was_read_is_not_the_last_of_the_model(results):
+    deeper = [model | {"n_layers": 6} for model in results["models"]]
+    assert headline_place(results | {"models": deeper}) == "layer 4"
+
+
 def test_what_was_trained_is_in_the_summary_wherever_it_was(results, tmp_path):
     found = trained_at(results, (1, 1))
     text = " ".join(sentences(method_rows(fits(found))))
