@@ -62,7 +62,11 @@ def started() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     with meeting("joining the other ranks"):
         _join("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timedelta(seconds=_timeout()))
-    yield
+    try:
+        yield
+    except SystemExit:  # of all ranks alike: one that is left in the group may be aborted
+        dist.destroy_process_group()
+        raise
     # Not after an error: peers that do not answer would hold it up, and the process ends anyway.
     dist.destroy_process_group()
 

@@ -30,7 +30,7 @@ else:
 
 def test_memory_that_runs_out_is_an_error():
     """Between too little for the operands and enough lies what threads ask for themselves."""
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-P", "-c", PROGRAM]  # what is installed, not what lies here
     tried = [
         subprocess.Popen([*command, str(spare)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for spare in (2, 5, 6, 7)

@@ -89,23 +89,26 @@ def wait_until(happened, seconds=600.0):
 
 def side_by_side(folder, stores):
     """Start a comparison with workers of its own."""
+    folder.mkdir(exist_ok=True)
     code = "import interrupted, sys; interrupted.run('compare', sys.argv[1], {'n_jobs': 2, "
     command = [sys.executable, "-c", code + "'stores': sys.argv[2:]})", str(folder), *stores]
     return subprocess.Popen(command, env=environment())
 
 
-def test_a_killed_comparison_whose_pairs_are_trained_side_by_side(stores, whole, tmp_path):
+def test_a_killed_comparison_whose_pairs_are_trained_side_by_side(stores, tmp_path):
     """Its workers end with it, or they would write what the next run writes."""
-    process = side_by_side(tmp_path, stores)
-    wait_until((tmp_path / "checkpoint/parts/networks/000000/part.safetensors").exists)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert side_by_side(whole, stores).wait(600) == 0
+    process = side_by_side(killed, stores)
+    wait_until((killed / "checkpoint/parts/networks/000000/part.safetensors").exists)
     workers = children(process.pid)
     process.kill()
     process.wait()
     assert len(workers) >= 2
     wait_until(lambda: not any(map(works, workers)))
-    assert not (tmp_path / "results-0.json").exists()
-    assert side_by_side(tmp_path, stores).wait(600) == 0
-    assert results(tmp_path) == whole
+    assert not (killed / "results-0.json").exists()
+    assert side_by_side(killed, stores).wait(600) == 0
+    assert results(killed) == results(whole)
 
 
 def test_a_worker_that_begins_after_the_end_of_its_run_does_nothing():
