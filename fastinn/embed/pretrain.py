@@ -134,7 +134,8 @@ def evaluate_mlm(
 
 def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> BertTokenizer:
     path = folder / "tokenizer"
-    if path.is_dir():
+    made_of = {"text": corpus.identity(), "vocabulary": config.vocabulary, "length": config.length}
+    if is_made(path, made_of):
         return BertTokenizer.from_pretrained(path)
     blank = BertTokenizer(vocab={token: i for i, token in enumerate(_SPECIAL)})
     texts = (document.text for document in corpus.split("train"))
@@ -144,6 +145,7 @@ def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> B
     tokenizer.model_max_length = config.length
     unfinished = path.with_name(f"tokenizer.{uuid4().hex}.unfinished")
     tokenizer.save_pretrained(unfinished)
+    save_card(unfinished, made_of)
     os.replace(unfinished, path)
     return tokenizer
 

@@ -29,9 +29,9 @@ _SHIFT_ROWS = 1024
 
 _METADATA = "moments"
 
-# Rows that are shifted and summed at once. On a CPU they stay in the cache, and float32 sums of so
-# few lose less than the products do; a GPU sums in a tree, and a launch costs more than a cache.
-_SUMMED_ROWS = {"cpu": 256, "cuda": 65_536}
+# Rows that are shifted and summed while they are in the cache; float32 sums of so few lose less
+# than the products do. A GPU sums in a tree, and there a launch costs more than the cache saves.
+_SUMMED_ROWS = 256
 
 
 class Moments:
@@ -333,7 +333,7 @@ class Moments:
         dtype = product_dtype(x.dtype, self.precision)
         shift = shift.to(dtype)
         total = torch.zeros_like(shift, dtype=torch.float64)
-        at_once = _SUMMED_ROWS[x.device.type]
+        at_once = _SUMMED_ROWS if x.device.type == "cpu" else _BLOCK_ROWS
         memory = shift.new_empty(min(at_once, len(x)), len(shift))
         for start in range(0, len(x), at_once):
             part = slice(start, start + at_once)

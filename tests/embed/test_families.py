@@ -174,8 +174,9 @@ def test_weights_that_are_missing_are_named_and_not_drawn_at_random(folder, tmp_
 
 
 @pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json"])
-def test_code_of_a_repository_is_never_run(folder, tmp_path, part):
-    """A configuration that needs it is refused; a tokenizer is read as what its file says."""
+def test_code_of_a_repository_is_never_run(folder, tmp_path, part, monkeypatch):
+    """Whoever would say yes is not asked; a tokenizer is read as what its file says."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     kept = json.loads((tmp_path / part).read_text())
     names = {"AutoConfig": "code.Own", "AutoTokenizer": [None, "code.Own"]}

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,13 @@ def test_seeds_of_other_settings_or_text_are_no_siblings(trained):
     with pytest.raises(ValueError, match="holds another model: its text is"):
         pretrain(Corpus.from_texts(["one two"] * 9), folder, n_seeds=3, config=TINY)
     assert not (folder / "seed-2").exists()
+
+
+def test_a_run_that_was_killed_lends_its_tokenizer_to_no_other(tmp_path, trained):
+    corpus, folder, _ = trained
+    shutil.copytree(folder / "tokenizer", tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match=r"tokenizer holds another .* its vocabulary is 60, asked"):
+        pretrain(corpus, tmp_path, n_seeds=1, config=replace(TINY, vocabulary=61))
 
 
 @pytest.mark.parametrize(("n_texts", "split"), [(6, "train"), (20, "test")])

@@ -294,7 +294,7 @@ def typical_sizes(case, tensors, grads):
         networks=st.integers(1, 2),
         kept=st.sampled_from(KEPT),
         activation=st.sampled_from(ACTIVATIONS),
-        clamp=st.sampled_from([None, 0.1, 1.3, 10.0]),  # Triton compiles each
+        clamp=st.none() | st.floats(0.1, 10),
         inverse=st.booleans(),
     ),
     memory=st.sampled_from(["store", "recompute"]),
