@@ -210,15 +210,26 @@ def test_a_finished_fit_is_given_back(tmp_path):
             "lr=0.016 and this run has lr",
         ),
         (lambda folder: mlp().fit(*rows(n=300), checkpoint=folder), "rows=400 and this run has"),
-        (lambda folder: mlp().fit(*rows(seed=1), checkpoint=folder), "was made with other rows"),
+        (lambda folder: mlp().fit(*rows(seed=1), checkpoint=folder), "made with hash of the rows="),
+        (
+            lambda folder: mlp().fit(*rows(), documents=torch.arange(400), checkpoint=folder),
+            "made with hash of the rows=",
+        ),
         (lambda folder: interrupted.inn().fit(*rows(), checkpoint=folder), "class='MLPMap' and"),
     ],
-    ids=["parameter", "number", "values", "class"],
+    ids=["parameter", "number", "values", "documents", "class"],
 )
 def test_a_fit_with_other_settings_is_refused(tmp_path, fit, message):
-    mlp().fit(*rows(), checkpoint=tmp_path)
+    mlp().fit(*rows(), documents=torch.arange(400) // 2, checkpoint=tmp_path)
     with pytest.raises(ValueError, match=message):
         fit(tmp_path)
+
+
+def test_other_training_rows_are_refused_beside_the_same_validation_rows(tmp_path):
+    aside = rows(n=50, seed=3)
+    mlp().fit(*rows(), validation=aside, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="made with hash of the rows="):
+        mlp().fit(*rows(seed=1), validation=aside, checkpoint=tmp_path)
 
 
 SEEDS = dict(zip("abc", (*rows(), rows(seed=2)[1]), strict=True))
@@ -258,7 +269,7 @@ def test_a_hub_goes_on_with_the_partners_that_were_next(tmp_path, monkeypatch):
         (hub(lr=0.5), SEEDS, "lr=0.025 and this run has lr=0.5"),
         (hub(), {s: SEEDS[s] for s in "ba"}, "was made with seeds="),
         (hub(), {s: x[1:] for s, x in SEEDS.items()}, "rows=400 and this run has rows=399"),
-        (hub(), {s: x.flip(0) for s, x in SEEDS.items()}, "was made with other rows"),
+        (hub(), {s: x.flip(0) for s, x in SEEDS.items()}, "made with hash of the rows="),
         (Hub(PublishedBertINN()), SEEDS, "class='INN' and this run has class='Published"),
     ],
     ids=["pivot", "parameter", "seeds", "number", "values", "template"],

@@ -16,7 +16,7 @@ import fastinn
 from fastinn import Encoder, Moments, cli
 from fastinn.align import INN
 from fastinn.cli import _terminal
-from fastinn.cli._options import budget
+from fastinn.cli._options import budget, names_of
 from fastinn.study import passes
 
 COMMANDS = [
@@ -157,6 +157,60 @@ def test_the_published_protocol(run, seeds, corpus, tmp_path, levels):
     assert results["corpus"]["level"] == "sentence"
     assert results["settings"]["network rows"] == 1600
     assert {r["method"] for r in results["scores"]} >= {"INN (forward)", "BERT-INN (forward)"}
+
+
+def test_options_go_before_the_published_protocol_and_stores_have_it_too(
+    run, seeds, corpus, tmp_path
+):
+    extract = ["extract", *seeds, "--corpus", corpus, "--level", "sentence", "--json"]
+    code, stdout, _ = run(*extract, "--out", tmp_path / "states")
+    assert code == 0
+    options = ["--protocol", "paper", "--objective", "two-way", "--max-rows", "300", *QUICK]
+    code, stdout, _ = run("compare", *json.loads(stdout), "--out", tmp_path / "out", *options)
+    assert code == 0
+    results = json.loads(stdout)
+    assert results["settings"]["network rows"] == 300
+    assert {r["method"] for r in results["scores"]} >= {"INN (two-way)", "BERT-INN (forward)"}
+
+
+def test_revisions_tell_models_apart():
+    assert names_of(["a/bert@one", "a/bert@two"]) == {
+        "bert@one": "a/bert@one",
+        "bert@two": "a/bert@two",
+    }
+    assert names_of(["a/bert@one", "b/roberta@one"]) == {
+        "bert": "a/bert@one",
+        "roberta": "b/roberta@one",
+    }
+    with pytest.raises(ValueError, match="two models have the same name in a/bert, b/bert"):
+        names_of(["a/bert", "b/bert"])
+
+
+def test_the_seed_of_a_sanity_check_reaches_the_networks(run, seeds, corpus):
+    def errors(random_state):
+        options = ["--corpus", corpus, "--strengths", "1.2", "--max-steps", "0", "--json"]
+        code, stdout, _ = run("sanity", seeds[0], *options, "--random-state", random_state)
+        assert code == 0
+        return {
+            r["relative_mse"]
+            for r in json.loads(stdout)
+            if (r["bijection"], r["method"]) == ("identity", "PublishedBertINN")
+        }
+
+    assert errors(0) != errors(1)
+
+
+def test_an_interrupted_comparison_of_attention_keeps_what_is_finished(
+    run, seeds, corpus, tmp_path, monkeypatch
+):
+    def interrupted(encoders, text, how, *, save, **_):
+        save({"title": "attention", "scores": []})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastinn.cli.attention.compare_attention", interrupted)
+    code, _, stderr = run("attention", *seeds, "--corpus", corpus, "--out", tmp_path)
+    assert code == 130
+    assert f"interrupted; what was finished is in {tmp_path / 'report.html'}" in stderr
 
 
 @pytest.mark.parametrize("command", ["compare", "align"])

@@ -223,6 +223,17 @@ def test_no_row_meets_its_own_token(n):
     assert moments.mispaired.cov("a", "b") < 0
 
 
+@pytest.mark.parametrize("n", [60, 16_384, 16_400, 40_000])
+def test_rows_that_meet_their_label_are_counted_as_they_are_moved(n):
+    labels = torch.arange(n) // (n // 4)
+    rows = torch.nn.functional.one_hot(labels).double()
+    n_labels = rows.shape[1]
+    moments = Moments({"a": n_labels, "b": n_labels}, mispaired=True).update({"a": rows, "b": rows})
+    null = moments.mispaired
+    joint = null.cov("a", "b") + torch.outer(null.mean("a"), null.mean("b"))
+    assert moments.n_meeting_themselves(labels) == round(float(joint.trace()) * n)
+
+
 def test_mispaired_rows_have_to_be_asked_for_and_bear_no_weights():
     with pytest.raises(ValueError, match=r"make Moments\(mispaired=True\)"):
         _ = Moments(WIDTHS).mispaired

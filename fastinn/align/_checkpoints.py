@@ -1,7 +1,7 @@
 """Checkpoints of a training run: what a run that was killed goes on from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -115,17 +115,19 @@ class Checkpoints:
 
 
 def opened(
-    folder: str | PathLike[str] | None, settings: Mapping[str, Any], of_rank: Mapping[str, Any]
+    folder: str | PathLike[str] | None,
+    settings: Mapping[str, Any],
+    of_rank: Callable[[], Mapping[str, Any]],
 ) -> Checkpoints | None:
     """Check that all ranks fit the same, and open the checkpoints if there are to be any.
 
     Args:
         folder: Where they are, if there are to be any.
         settings: What ranks and runs must have in common.
-        of_rank: What runs must have in common and ranks need not.
+        of_rank: Returns what runs must have in common and ranks need not.
 
     Raises:
         ValueError: If ranks differ, or as :class:`Checkpoints`.
     """
     distributed.all_equal(settings, "what is fitted")
-    return None if folder is None else Checkpoints(Path(folder), {**settings, **of_rank})
+    return None if folder is None else Checkpoints(Path(folder), {**settings, **of_rank()})

@@ -1,5 +1,6 @@
 """Where paired training rows come from: arrays in memory, or blocks that pass by once an epoch."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -59,6 +60,31 @@ class Identified(Protocol):
 def identity_of(blocks: Iterable[Any]) -> dict[str, Any]:
     """Return what other blocks must share with these to be the same, as far as these can tell."""
     return blocks.identity() if isinstance(blocks, Identified) else {}
+
+
+def identity_of_rows(*arrays: Tensor) -> dict[str, Any]:
+    """Return what arrays of the same shapes must share to be the same, as JSON can hold it."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in (part for array in arrays for part in array.split(_BLOCK_ROWS)):
+        found.update(part.cpu().contiguous().view(torch.uint8).numpy())
+    return {"rows": len(arrays[0]), "hash of the rows": found.hexdigest()}
+
+
+def check_repeatable(blocks: Iterable[Any]) -> None:
+    """Raise ``ValueError`` if blocks can be iterated only once."""
+    if isinstance(blocks, Iterator):
+        raise ValueError(
+            "blocks is an iterator, which is used up after one pass, and every epoch takes "
+            "another; pass a list, or an object whose __iter__ begins anew"
+        )
+
+
+def first_of(blocks: Iterable[Any]) -> Any:
+    """Return the first block, or raise ``ValueError`` if there is none."""
+    first = next(iter(blocks), None)
+    if first is None:
+        raise ValueError("there are no rows to learn from; give blocks with rows in them")
+    return first
 
 
 class Batches:

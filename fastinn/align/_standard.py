@@ -29,9 +29,10 @@ class Standard(nn.Module):
         self.scale.copy_(deviation.where(deviation > 0, 1.0))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return standardised float32 rows."""
+        """Return standardised float32 rows, one after the other in memory."""
         wide = torch.promote_types(rows.dtype, torch.float32)
-        return ((rows - self.mean.to(wide)) / self.scale.to(wide)).float()
+        # Products of rows in columns may be rounded otherwise, and layout should decide nothing.
+        return ((rows - self.mean.to(wide)) / self.scale.to(wide)).float().contiguous()
 
     def undo(self, rows: Tensor) -> Tensor:
         """Return rows in the units of the space, in float64."""

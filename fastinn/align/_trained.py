@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from functools import partial
 from os import PathLike
 from typing import Any, Self, get_args
 
@@ -14,7 +15,18 @@ from fastinn import _checks, distributed
 from fastinn._allocator import reused_buffers
 from fastinn._types import Array, Precision
 from fastinn.align._checkpoints import Checkpoints, opened
-from fastinn.align._sources import Block, InMemory, Pair, Source, Streamed, identity_of
+from fastinn.align._sources import (
+    Block,
+    InMemory,
+    Pair,
+    Source,
+    Streamed,
+    check_repeatable,
+    document_numbers,
+    first_of,
+    identity_of,
+    identity_of_rows,
+)
 from fastinn.align._standard import Standard
 from fastinn.align._training import Budget, Trainer
 from fastinn.align.base import Aligner
@@ -33,7 +45,9 @@ class Between(nn.Module):
 
     def standardised(self, raw_weight: Tensor) -> Tensor:
         """Give a linear map of centred raw rows, shape ``(d_x, d_y)``, in standard units."""
-        return self.source.scale[:, None] * raw_weight / self.target.scale
+        # Solved from rows that may lie on another device than the network does as yet.
+        weight = raw_weight.to(self.source.scale.device)
+        return self.source.scale[:, None] * weight / self.target.scale
 
 
 class TrainedAligner(Aligner):
@@ -105,9 +119,10 @@ class TrainedAligner(Aligner):
             held_out = _checks.paired(*validation, ("validation X", "validation Y"))
             _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
             _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
-        kept = opened(checkpoint, self._settings((x, y)), {"rows": len(x)})
+        numbers = document_numbers(documents, x)
+        kept = opened(checkpoint, self._settings((x, y)), partial(identity_of_rows, x, y, numbers))
         with reused_buffers():
-            return self._fit(InMemory(x, y, documents, held_out), kept)
+            return self._fit(InMemory(x, y, numbers, held_out), kept)
 
     def fit_stream(
         self, blocks: Iterable[Block], *, checkpoint: str | PathLike[str] | None = None
@@ -127,14 +142,16 @@ class TrainedAligner(Aligner):
             Itself, as :meth:`fit`.
 
         Raises:
-            ValueError: If a parameter is out of range, a block is not paired and finite, or the
-                checkpoint is of other parameters or widths, or damaged.
+            ValueError: If a parameter is out of range, blocks can be iterated only once or one is
+                not paired and finite, or the checkpoint is of other parameters or widths, or
+                damaged.
         """
         self._check_parameters()
+        check_repeatable(blocks)
         kept, validation = None, None
         if checkpoint is not None or distributed.world_size() > 1:
-            x, y, _ = next(iter(blocks))
-            kept = opened(checkpoint, self._settings((x, y)), identity_of(blocks))
+            x, y, _ = first_of(blocks)
+            kept = opened(checkpoint, self._settings((x, y)), partial(identity_of, blocks))
             validation = None if kept is None else kept.validation(x.device)
         source = Streamed(blocks, self.validation, buffer_rows=BUFFER_ROWS, validation=validation)
         return self._fit(source, kept)
@@ -213,12 +230,23 @@ class TrainedAligner(Aligner):
             torch.manual_seed(self.random_state)
             self.network_ = Between(self._build(d_x, d_y), d_x, d_y)
 
+    def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Apply ``function`` of the network to a bounded number of rows at a time.
+
+        Without gradients, and where the rows are: the network follows them.
+        """
+        self.network_.to(rows.device)
+        with torch.no_grad():
+            return torch.cat([function(part) for part in rows.split(INFERENCE_ROWS)])
+
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.random_state)
 
     def _check_parameters(self) -> None:
         for name, minimum in (("max_steps", 0), ("batch_size", 1), ("lr", 0)):
             _checks.at_least(getattr(self, name), minimum, name)
+        if self.hidden is not None:
+            _checks.at_least(self.hidden, 1, "hidden")
         for name in ("precision", "training_precision"):
             _checks.one_of(getattr(self, name), get_args(Precision), name)
         if self.max_seconds is not None:
@@ -261,9 +289,3 @@ class TrainedAligner(Aligner):
             if expected == {name: t.shape for name, t in tensors.items()}:
                 return
         raise ValueError(f"the tensors are not those of {type(self).__name__} of these sizes")
-
-
-def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Apply ``function`` to a bounded number of rows at a time, without gradients."""
-    with torch.no_grad():
-        return torch.cat([function(part) for part in rows.split(INFERENCE_ROWS)])

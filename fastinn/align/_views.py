@@ -9,13 +9,13 @@ from fastinn._types import View
 
 
 def view_to_json(view: View) -> Any:
-    """Return a view as JSON holds it: a ``(seed, layer)`` pair as a list."""
-    return list(view) if isinstance(view, tuple) else view
+    """Return a view as JSON holds it: a ``(seed, layer)`` pair, or a head of it, as a list."""
+    return list(map(view_to_json, view)) if isinstance(view, tuple) else view
 
 
 def view_from_json(saved: Any) -> View:
     """Undo :func:`view_to_json`."""
-    return tuple(saved) if isinstance(saved, list) else saved
+    return tuple(map(view_from_json, saved)) if isinstance(saved, list) else saved
 
 
 def numbered(name: str, tensors: Mapping[View, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ class Spectrum(NamedTuple):
     held_out: Tensor
     """Of the same variates on the test rows, shape ``(k,)``."""
     weights: Tensor
-    """Share of the first view that each accounts for, as in :class:`PWCCA`, shape ``(k,)``."""
+    """Share of either view that each accounts for, as in :class:`PWCCA`, shape ``(2, k)``."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,12 @@ class _Solver:
             Spectrum(
                 values[i].clamp(max=1),
                 variate_correlations(a[i], b[i], PairMoments(*(part[i] for part in test))),
-                projection_weights(a[i], fit.cov_xx[i]),
+                torch.stack(
+                    [
+                        projection_weights(a[i], fit.cov_xx[i]),
+                        projection_weights(b[i], fit.cov_yy[i]),
+                    ]
+                ),
             )
             for i in range(len(values))
         ]

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -48,7 +49,7 @@ class Estimator(BaseEstimator, ABC):
             "params": self._saved_params(),
             "attributes": attributes,
         }
-        text = json.dumps(record, indent=1).encode()
+        text = json.dumps(record, indent=1, default=_plain).encode()
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         # The tensors' file vouches for the record, so a mixture of two saves is noticed.
@@ -209,6 +210,13 @@ def estimator_class(name: str) -> type[Estimator]:
             "load it with the version that saved it"
         )
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter that is a NumPy number or array as JSON can hold it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a parameter is {value!r}, which no file of an aligner can hold")
 
 
 def _read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, permutations
 from os import PathLike
 from typing import Any, Self, TypeAlias
@@ -18,7 +19,17 @@ from fastinn._types import Array, View
 from fastinn.align._checkpoints import Checkpoints, opened
 from fastinn.align._consensus import COMMON, Consensus, WithConsensus
 from fastinn.align._hub_map import HubMap
-from fastinn.align._sources import InMemory, Pair, Source, Streamed, identity_of
+from fastinn.align._sources import (
+    InMemory,
+    Pair,
+    Source,
+    Streamed,
+    check_repeatable,
+    document_numbers,
+    first_of,
+    identity_of,
+    identity_of_rows,
+)
 from fastinn.align._together import AsPair, SeedBlocks, SideBySide, Together
 from fastinn.align._trained import BUFFER_ROWS, TrainedAligner
 from fastinn.align._training import Budget, Trainer
@@ -121,9 +132,10 @@ class Hub(Estimator):
         if validation is not None:
             aside = self._side_by_side(_paired(validation))
             held_out = aside, aside[:, :1]
-        kept = opened(checkpoint, self._settings(whole), {"rows": len(whole)})
+        numbers = document_numbers(documents, whole)
+        kept = opened(checkpoint, self._settings(whole), partial(identity_of_rows, whole, numbers))
         with reused_buffers():
-            return self._train(InMemory(whole, whole[:, :1], documents, held_out), kept)
+            return self._train(InMemory(whole, whole[:, :1], numbers, held_out), kept)
 
     def fit_stream(
         self, blocks: Iterable[SeedBlock], *, checkpoint: str | PathLike[str] | None = None
@@ -143,17 +155,15 @@ class Hub(Estimator):
         Raises:
             TypeError, ValueError: As in :meth:`fit`.
         """
-        for rows, _ in blocks:
-            seen = _paired(rows)
-            break
-        else:
-            raise ValueError("there are no rows to learn from; give blocks with rows in them")
+        check_repeatable(blocks)
+        rows, _ = first_of(blocks)
+        seen = _paired(rows)
         self._check({seed: x.shape[1] for seed, x in seen.items()})
         self._check_trained(checkpoint)
         if isinstance(self._template, MomentAligner):
             return self.from_moments(self._streamed(blocks))
         some = self._side_by_side(seen)
-        kept = opened(checkpoint, self._settings(some), identity_of(blocks))
+        kept = opened(checkpoint, self._settings(some), partial(identity_of, blocks))
         source = Streamed(
             SeedBlocks(_Checked(blocks, self.seeds_)),
             self._template.validation,

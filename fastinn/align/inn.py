@@ -12,7 +12,7 @@ from fastinn._types import Activation, Kept, Memory, Precision
 from fastinn.align._checkpoints import Checkpoints
 from fastinn.align._sources import Source
 from fastinn.align._standard import Standard
-from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner, in_batches
+from fastinn.align._trained import INFERENCE_ROWS, TrainedAligner
 from fastinn.align.base import Bijection, r2
 from fastinn.align.cca import CCA
 from fastinn.align.linear import LinearMap
@@ -237,7 +237,7 @@ class INN(TrainedAligner, Bijection):
             flow = self._graphed if graphed else self._flow
             return destination.undo((flow.inverse if inverse else flow)(origin(part))[0])
 
-        return in_batches(mapped, rows)
+        return self._in_batches(mapped, rows)
 
     def _initialise(self, d_x: int, d_y: int) -> None:
         super()._initialise(d_x, d_y)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,8 +82,9 @@ class LinearMap(MomentAligner):
                 several ridges and no validation moments.
         """
         held_out = None if validation is None else Factors.of(validation)
+        self._from_factors(Factors.of(moments), source, target, validation=held_out)
         self._seen = None
-        return self._from_factors(Factors.of(moments), source, target, validation=held_out)
+        return self
 
     def _solve(
         self, factors: Factors, source: View, target: View, validation: Factors | None = None
@@ -146,7 +148,7 @@ def _candidates(ridge: float | Sequence[float] | str) -> list[float]:
     if isinstance(ridge, str):
         _checks.one_of(ridge, ("validation",), "ridge")
         return list(RIDGES)
-    candidates = [float(r) for r in (ridge if isinstance(ridge, Sequence) else [ridge])]
+    candidates = [float(r) for r in np.atleast_1d(np.asarray(ridge, dtype=np.float64))]
     if not candidates or min(candidates) < 0:
         raise ValueError(f"ridge is {ridge!r}, expected 0 or more, or several such numbers")
     return candidates

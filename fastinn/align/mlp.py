@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from fastinn._products import products
 from fastinn._types import Activation, Precision
-from fastinn.align._trained import TrainedAligner, in_batches
+from fastinn.align._trained import TrainedAligner
 from fastinn.align.base import r2
 from fastinn.align.linear import LinearMap
 from fastinn.moments import Moments
@@ -83,7 +83,9 @@ class MLPMap(TrainedAligner):
 
     def _transform(self, x: Tensor) -> Tensor:
         network = self.network_
-        return in_batches(lambda rows: network.target.undo(network.core(network.source(rows))), x)
+        return self._in_batches(
+            lambda rows: network.target.undo(network.core(network.source(rows))), x
+        )
 
 
 class _LinearPlus(nn.Module):

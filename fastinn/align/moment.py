@@ -1,5 +1,6 @@
 """Aligners that are functions of means and covariances alone."""
 
+import copy
 from abc import abstractmethod
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -16,7 +17,7 @@ from fastinn.moments import Moments
 from fastinn.ops.whiten import Whitening, WhitenMethod, principal_whiten, whiten
 
 
-class Spectrum(NamedTuple):
+class Svd(NamedTuple):
     """Singular value decomposition ``left @ diag(values) @ right.T``."""
 
     left: Tensor
@@ -111,13 +112,13 @@ class Factors:
         ridge: float = 0.0,
         variance: float | None = None,
         spectrum: bool = True,
-    ) -> Spectrum:
+    ) -> Svd:
         """Decompose the covariance of two views, in whitened coordinates or as it is."""
         options = whitened, ridge, variance, spectrum
         if self._place[a] <= self._place[b]:
             return self._svd(a, b, *options)
         left, values, right = self._svd(b, a, *options)
-        return Spectrum(right, values, left)
+        return Svd(right, values, left)
 
     def _compute_cov(self, a: View, b: View) -> Tensor:
         return as_tensor(self.moments.cov(a, b))
@@ -149,10 +150,10 @@ class Factors:
         ridge: float,
         variance: float | None,
         spectrum: bool,
-    ) -> Spectrum:
+    ) -> Svd:
         cov = self._whitened_cov(a, b, ridge, variance, spectrum) if whitened else self.cov(a, b)
         u, values, vh = torch.linalg.svd(cov, full_matrices=False)
-        return Spectrum(u, values, vh.T)
+        return Svd(u, values, vh.T)
 
 
 class MomentAligner(Aligner):
@@ -201,8 +202,11 @@ class MomentAligner(Aligner):
                 "partial_fit cannot go on: this aligner was loaded or fitted from moments; "
                 "update those moments and call from_moments"
             )
-        self._seen.update({"X": X, "Y": Y})
-        return self._from_factors(Factors(self._seen), "X", "Y")
+        x, y = _checks.paired(X, Y, ("X", "Y"))
+        seen = copy.deepcopy(self._seen).update({"X": x, "Y": y})
+        self._from_factors(Factors(seen), "X", "Y")
+        self._seen = seen
+        return self
 
     def from_moments(self, moments: Moments | Factors, source: View, target: View) -> Self:
         """Learn the map from the view ``source`` to the view ``target``.
@@ -218,13 +222,20 @@ class MomentAligner(Aligner):
         Raises:
             ValueError: If a view is unknown or their product was not accumulated.
         """
+        self._from_factors(Factors.of(moments), source, target)
         self._seen = None
-        return self._from_factors(Factors.of(moments), source, target)
+        return self
 
     def _from_factors(self, factors: Factors, source: View, target: View, **options: Any) -> Self:
+        before = dict(vars(self))
         self.x_mean_, self.y_mean_ = factors.mean(source), factors.mean(target)
         self.n_features_in_, self.n_features_out_ = len(self.x_mean_), len(self.y_mean_)
-        self._solve(factors, source, target, **options)
+        try:
+            self._solve(factors, source, target, **options)
+        except BaseException:  # half a fit beside half of the one before would map rows wrongly
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
 
     @abstractmethod

@@ -132,7 +132,7 @@ def sources_of(
     exact: bool = False,
 ) -> Sources:
     """Return what the places hold, by name: stores of hidden states, or models to read live."""
-    if _are_stores(places):
+    if are_stores(places):
         return by_name(places, lambda place: _store(place, layers, level))
     rows = level or Level.token
     return by_name(places, lambda place: encoder(place, layers, rows, fast=fast, exact=exact))
@@ -143,13 +143,14 @@ def pair_of(
 ) -> Sources:
     """Return what two places hold, as ``"source"`` and ``"target"``, one layer of each."""
     ends = zip(("source", "target"), (source, target), layers, strict=True)
-    if _are_stores((source, target)):
+    if are_stores((source, target)):
         return {end: _store(place, str(layer), level) for end, place, layer in ends}
     rows = level or Level.token
     return {end: encoder(place, str(layer), rows, fast=fast) for end, place, layer in ends}
 
 
-def _are_stores(places: Sequence[str]) -> bool:
+def are_stores(places: Sequence[str]) -> bool:
+    """Whether the places are stores and not models; a mixture is refused."""
     stores = [place for place in places if is_store(place)]
     others = [place for place in places if place not in stores]
     if stores and others:
@@ -172,12 +173,21 @@ def name(model: str) -> str:
     return Path(model).name.partition("@")[0]
 
 
+def names_of(models: Sequence[str]) -> dict[str, str]:
+    """Return the models by name, with their revisions where only these tell them apart."""
+    short = [name(model) for model in models]
+    named = {
+        own if short.count(own) == 1 else Path(model).name: model
+        for own, model in zip(short, models, strict=True)
+    }
+    if len(named) < len(models):
+        raise ValueError(f"two models have the same name in {', '.join(models)}; rename a folder")
+    return named
+
+
 def by_name(models: Sequence[str], load: Callable[[str], Reader]) -> dict[str, Reader]:
     """Load each model under its name, or say that two have the same one."""
-    loaded = {name(model): load(model) for model in models}
-    if len(loaded) < len(models):
-        raise ValueError(f"two models have the same name in {', '.join(models)}; rename a folder")
-    return loaded
+    return {own: load(model) for own, model in names_of(models).items()}
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -1,6 +1,10 @@
 """What the commands that compare many seeds have in common."""
 
 import sys
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from rich.table import Table
 
 from fastinn.cli._options import Sources, command_line
 from fastinn.cli._plan import announce, announce_moments
@@ -11,6 +15,8 @@ from fastinn.report.folder import RunFolder
 from fastinn.study.accumulation import accumulated_size
 from fastinn.study.comparison import Comparison
 from fastinn.study.layers import Results, compare
+
+Save: TypeAlias = Callable[[Results], object]
 
 _FURTHER = (terminal.cell_table, terminal.difference_table, terminal.strata_table)
 """Tables that have rows of some comparisons only."""
@@ -24,17 +30,32 @@ def run_comparison(
     as_json: bool,
     command: str,
 ) -> None:
-    """Run a comparison into ``folder``; Ctrl-C keeps the parts that are finished."""
-    finished: Results = {}
+    """Say what a comparison takes, and run it into ``folder``."""
     announce(sources, corpus, how.tokens_per_block, as_json)
     announce_moments(accumulated_size(sources, how.cells), how.storage, as_json)
+
+    def run(save: Save) -> object:
+        return compare(sources, corpus, how, title=command, command=command_line(), save=save)
+
+    run_into(folder, run, corpus, as_json, _FURTHER)
+
+
+def run_into(
+    folder: RunFolder,
+    run: Callable[[Save], object],
+    corpus: Corpus | None,
+    as_json: bool,
+    further: Iterable[Callable[[Results], Table]],
+) -> None:
+    """Save, report and print what ``run`` finds; Ctrl-C keeps the parts that are finished."""
+    finished: Results = {}
 
     def save(results: Results) -> None:
         finished.update(results)
         folder.save(results)
 
     try:
-        compare(sources, corpus, how, title=command, command=command_line(), save=save)
+        run(save)
     except KeyboardInterrupt:
         kept = f"what was finished is in {folder.report(finished)}" if finished else "nothing kept"
         complain(f"interrupted; {kept}")
@@ -43,5 +64,5 @@ def run_comparison(
     page = folder.report(finished)
     folder.finish()
     show(finished, as_json, terminal.score_table)
-    show_further(finished, as_json, _FURTHER)
+    show_further(finished, as_json, further)
     say(as_json, f"Report: {page}")

@@ -110,7 +110,7 @@ def _scored(aligner: Aligner, x: Tensor, y: Tensor, documents: Tensor) -> dict[s
     if isinstance(aligner, Bijection):
         spans["inverse_r2"] = r2_interval(x, aligner.inverse_transform(y), documents.numpy())
     for name, span in spans.items():
-        scores |= {f"{name}_low": span.low, f"{name}_high": span.high}
+        scores |= span.named(name)
     return scores
 
 

@@ -21,7 +21,7 @@ from fastinn.cli._options import (
     numbers,
     processors,
 )
-from fastinn.cli._terminal import say, show
+from fastinn.cli._run import Save, run_into
 from fastinn.embed import AttentionEncoder
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
@@ -59,13 +59,11 @@ def attention(
         checkpoints=folder.checkpoints,
     )
     text = corpus_of(corpus, column, documents)
-    results = compare_attention(encoders, text, how, command=command_line(), save=folder.save)
-    page = folder.report(results)
-    folder.finish()
-    show(results, as_json, terminal.score_table)
-    if not as_json:
-        show(results, as_json, terminal.baseline_table)
-    say(as_json, f"Report: {page}")
+
+    def run(save: Save) -> object:
+        return compare_attention(encoders, text, how, command=command_line(), save=save)
+
+    run_into(folder, run, text, as_json, [terminal.baseline_table])
 
 
 def _encoder(model: str, layers: str, max_length: int) -> AttentionEncoder:

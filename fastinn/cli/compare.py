@@ -1,5 +1,6 @@
 """``fastinn compare``."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +23,11 @@ from fastinn.cli._options import (
     RandomState,
     Storage,
     TokensPerBlock,
+    are_stores,
     budget,
     corpus_for,
     name,
+    names_of,
     network_cells,
     processors,
     sources_of,
@@ -73,11 +76,14 @@ def compare(
     ] = None,
     protocol: Annotated[
         Protocol,
-        typer.Option(help="'paper': BERT-INN, forward error, 1600 mean-pooled samples."),
+        typer.Option(
+            help="'paper': BERT-INN, forward error, 1600 mean-pooled samples, unless given."
+        ),
     ] = Protocol.fastinn,
     objective: Annotated[
-        Objective, typer.Option(help="What the INN learns: both directions, or the first alone.")
-    ] = Objective.two_way,
+        Objective | None,
+        typer.Option(help="What the INN learns: both directions (default), or the first alone."),
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(help=f"Training steps of a network; default: {INN_STEPS}.", min=0)
     ] = None,
@@ -88,7 +94,10 @@ def compare(
         int | None,
         typer.Option(help="Width of INN and MLP; default: by the number of features.", min=1),
     ] = None,
-    max_rows: Annotated[int, typer.Option(help="Rows a network trains on.", min=1)] = 200_000,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(help="Rows of each split that networks see at most; default: 200,000.", min=1),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
     ] = None,
@@ -115,18 +124,27 @@ def compare(
     how = Comparison(
         cells=cells.value,
         network_layers=trained,
-        inn=INN(objective=objective.value, hidden=hidden, **training),
+        inn=INN(hidden=hidden, **training),
         published=bert_inn if published or paper else None,
-        hub=None if hub is None else name(hub),
+        hub=None if hub is None else _name_in(sources, hub),
         hub_steps=hub_steps,
         mlp=MLPMap(hidden=hidden, **training),
-        max_rows=max_rows,
         n_jobs=jobs or processors(),
         storage=storage,
         tokens_per_block=tokens_per_block,
         checkpoints=folder.checkpoints,
     )
     if paper:
-        how, documents = how.as_published(), documents or PAPER_DOCUMENTS
+        how = how.as_published()
+        documents = documents or (None if are_stores(sources) else PAPER_DOCUMENTS)
+    if objective is not None:
+        how.inn.set_params(objective=objective.value)
+    if max_rows is not None:
+        how = replace(how, max_rows=max_rows)
     text = corpus_for(read, corpus, column, documents)
     run_comparison(read, text, how, folder, as_json, "fastinn compare")
+
+
+def _name_in(sources: list[str], hub: str) -> str:
+    """Return what the results call the model that ``--hub`` names as the others are."""
+    return next((own for own, place in names_of(sources).items() if place == hub), name(hub))

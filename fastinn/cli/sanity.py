@@ -55,8 +55,9 @@ def sanity(
         label="read",
     )
     inn, published, mlp = thorough_inn(), thorough_published(), MLPMap()
-    if max_steps is not None:
-        for network in (inn, published, mlp):
+    for network in (inn, published, mlp):
+        network.set_params(random_state=random_state)
+        if max_steps is not None:
             network.set_params(max_steps=max_steps)
     found = sanity_check(
         done.rows[view],

@@ -147,8 +147,7 @@ class Moments:
         block = self._checked_rows(rows)
         n = len(next(iter(block.values())))
         weights = None if weight is None else _checked_weight(weight, n)
-        n_parts = -(-n // _BLOCK_ROWS)  # of nearly equal size: a short rest could not be mispaired
-        parts = [slice(k * n // n_parts, (k + 1) * n // n_parts) for k in range(n_parts)]
+        parts = _parts(n)
         shift = self._shift_of(block)
         sums = [self._shifted_sums(block, part, weights, shift) for part in parts]
         # A sum is finite unless a row is bad (or overflows), and looking costs no other pass.
@@ -168,6 +167,22 @@ class Moments:
                 joined,
             )
         return self
+
+    def n_meeting_themselves(self, labels: Tensor) -> int:
+        """Count the rows of a block that meet their own label where two views are mispaired.
+
+        Args:
+            labels: Integer label of each row of a block as :meth:`update` takes it, such as its
+                document, shape ``(n,)``.
+
+        Returns:
+            The number at the least distance of two views, where it is largest if rows of a label
+            follow one another.
+        """
+        return sum(
+            int((rows == rows.roll(self._least_distance(len(rows)))).sum())
+            for rows in (labels[part] for part in _parts(len(labels)))
+        )
 
     def merge(self, other: "Moments") -> Self:
         """Add the rows that ``other`` has seen.
@@ -394,13 +409,17 @@ class Moments:
                 comoment = products[rows, columns]
                 yield place, comoment.addr_(root * left_mean, root * right_mean, alpha=-1)
 
+    def _least_distance(self, n_rows: int) -> int:
+        """Return by how far mispaired rows of two views are moved apart at least."""
+        return max(1, n_rows // (1 + max(self._groups.values())))
+
     def _side(
         self, block: Mapping[View, Tensor], views: tuple[View, ...], mispaired: bool, joined: Joined
     ) -> tuple[Tensor, Tensor]:
         """Return rows and shift of some views side by side."""
         rows = [block[view] for view in views]
         if mispaired:
-            stride = max(1, len(rows[0]) // (1 + max(self._groups.values())))
+            stride = self._least_distance(len(rows[0]))
             distances = [self._groups[view] * stride for view in views]
             rows = [x.roll(by, dims=0) for x, by in zip(rows, distances, strict=True)]
         shift = torch.cat([self._total.shift[self._total.columns[view]] for view in views])
@@ -452,6 +471,15 @@ class Moments:
         for view in others:
             _checks.same_rows(block[first], block[view], (f"view {first!r}", f"view {view!r}"))
         return block
+
+
+def _parts(n_rows: int) -> list[slice]:
+    """Return which rows of a block are multiplied at once.
+
+    The parts are of nearly equal size: a short rest could not be mispaired.
+    """
+    n_parts = -(-n_rows // _BLOCK_ROWS)
+    return [slice(k * n_rows // n_parts, (k + 1) * n_rows // n_parts) for k in range(n_parts)]
 
 
 def _checked_widths(n_features: Mapping[Any, int]) -> dict[View, int]:

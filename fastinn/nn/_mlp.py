@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from fastinn import _checks
 from fastinn._types import Activation
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -19,7 +20,11 @@ def mlp(widths: Sequence[int], activation: Activation) -> nn.Sequential:
     """Build linear layers of the given widths with activations between them.
 
     The last layer is zero, so that what the network is added to starts unchanged.
+
+    Raises:
+        ValueError: If the activation is unknown.
     """
+    _checks.one_of(activation, tuple(ACTIVATIONS), "activation")
     layers: list[nn.Module] = []
     for width, following in pairwise(widths[:-1]):
         layers += [nn.Linear(width, following), ACTIVATIONS[activation]()]

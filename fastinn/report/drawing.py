@@ -1,6 +1,7 @@
 """What all figures share: colours, names, error bars and the empty figure they begin with."""
 
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -95,9 +96,11 @@ def how_many(means: Iterable[Mapping[str, Any]]) -> str:
         name: max(record.get(name, 0) for record in means)
         for name in ("n_pairs", "n_seeds", "n_documents")
     }
+    # More than there are pairs of models: both directions of each were counted.
+    directed = "directed " if most["n_pairs"] > math.comb(most["n_seeds"], 2) else ""
     over = sorted({record["over"] for record in means} - {""}, key=len)
     parts = [
-        f"n = {most['n_pairs']} pairs of {most['n_seeds']} models",
+        f"n = {most['n_pairs']} {directed}pairs of {most['n_seeds']} models",
         f"{most['n_documents']:,} test documents" if most["n_documents"] else "",
         f"95 % bootstrap intervals over {' or '.join(over)}" if over else "",
     ]

@@ -190,9 +190,9 @@ def spectrum(results: Results, layer: int) -> go.Figure:
     records = [record for record in results["spectra"] if record["layer"] == layer]
     note = f"n = {len(records)} pairs, a line each, on training rows"
     figure = new_figure(f"Canonical correlations at layer {layer}", note)
-    band = results.get("null_band")
-    if band:
-        _add_band(figure, band)
+    for band in results.get("null_bands", []):
+        if band["layer"] == layer:
+            _add_band(figure, band)
     for index, record in enumerate(records):
         figure.add_scatter(
             y=[number(value) for value in record["correlations"]],

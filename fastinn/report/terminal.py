@@ -146,8 +146,10 @@ def recovery_table(records: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _error(record: Mapping[str, Any]) -> str:
-    error, low, high = (f"{record[name]:.1e}" for name in ("relative_mse", "low", "high"))
-    return f"{error} ({low} to {high})"
+    error = f"{record['relative_mse']:.1e}"
+    if record["low"] is None:
+        return error
+    return f"{error} ({record['low']:.1e} to {record['high']:.1e})"
 
 
 def _hidden_name(record: Mapping[str, Any]) -> str:

@@ -34,8 +34,8 @@ class Comparison:
         hub_steps: Training steps of a hub, which is one training in place of one a pair; ``None``:
             as many as those of the INN.
         mlp: The free network, unfitted.
-        max_rows: Rows the networks are trained on at most, the first of the training split; the
-            closed forms use all.
+        max_rows: Rows of each split that networks are trained, validated and tested on at most,
+            the first ones; the closed forms use all.
         n_candidates: Held-out rows, the first, that retrieval searches.
         n_jobs: Pairs whose networks are trained at the same time; several ranks train one together.
         storage: Folder for the moments where memory does not hold them; ``None``: in memory.

@@ -6,6 +6,8 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+from fastinn._arrays import as_tensor
+from fastinn._types import Array
 from fastinn.embed.corpus import Split
 from fastinn.study.passes import Pass
 from fastinn.study.strata import Strata, strata_of
@@ -48,9 +50,7 @@ class HeldOut:
         """Number of groups of documents."""
         return int(self.groups.max()) + 1
 
-    def sums(
-        self, true: np.ndarray, predicted: np.ndarray, *, stratified: bool = False
-    ) -> dict[str, Any]:
+    def sums(self, true: Array, predicted: Array, *, stratified: bool = False) -> dict[str, Any]:
         """Sum squared errors, and squared deviations from the mean of all rows.
 
         Args:
@@ -62,8 +62,9 @@ class HeldOut:
             :data:`Sums` of all rows as ``"documents"``, and for each property of the strata
             those of each stratum by name. One minus the ratio of their totals is the R2.
         """
-        centre = true.mean(axis=0, dtype=np.float64).astype(true.dtype)
-        columns = [_squares(predicted - true), _squares(true - centre)]
+        rows, guess = (as_tensor(part).cpu().numpy() for part in (true, predicted))
+        centre = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+        columns = [_squares(guess - rows), _squares(rows - centre)]
         found: dict[str, Any] = {DOCUMENTS: self._summed(columns, slice(None))}
         for name, stratum in self.strata.items() if stratified else ():
             found[name] = {

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from fastinn.align import INN, Hub
 from fastinn.embed.corpus import SPLITS, Split
@@ -40,8 +41,9 @@ def hub_results(
     """
     pivots = {seed: (seed, layer) for seed, layer in views}
     hub = Hub(inn, pivot=pivots.get(common))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     train, validation, test = (
-        {view: passes[split].rows[view].numpy()[own_rows(split)] for view in views}
+        {view: passes[split].rows[view][own_rows(split)].to(device) for view in views}
         for split in SPLITS
     )
     hub.fit(train, validation=validation, checkpoint=part.work("fit"))
@@ -68,7 +70,7 @@ def _cycle(
     name: str,
     hub: Hub,
     views: Sequence[View],
-    test: Mapping[View, np.ndarray],
+    test: Mapping[View, Tensor],
     held_out: HeldOut,
 ) -> list[Record]:
     if len(views) < 3:

@@ -17,9 +17,6 @@ from fastinn.study.resamples import (
 )
 from fastinn.study.significance import percentile_interval, resampled_means
 
-DIRECTIONS = ("forward", "backward", "both")
-"""From seeds to later ones, to earlier ones, and the mean over both."""
-
 DIFFERENCES = (
     ("INN", "MLP"),
     ("INN", "least squares"),
@@ -72,11 +69,14 @@ class Errors:
             return record
         kept = _without_sums(record)
         self._sums[_place(record)] = record["sums"]
-        span = percentile_interval(record["r2"], self._resampled(record)[0])
-        return kept | {"r2_low": span.low, "r2_high": span.high}
+        if not self._resamples.vary:
+            return kept
+        return kept | percentile_interval(record["r2"], self._resampled(record)[0]).named("r2")
 
     def _cycle(self, record: Record) -> Record:
         kept = _without_sums(record)
+        if not self._resamples.vary:
+            return kept
         errors = np.sqrt(self._resamples.relative_error(record["sums"][DOCUMENTS]))
         span = percentile_interval(record["cycle_error"], errors)
         return kept | {"low": span.low, "high": span.high}
@@ -86,12 +86,22 @@ class Errors:
 
         Moments may be of more rows than are summed up: only the spread is taken from the sums.
         """
+        estimate, resampled = self._on_sums(record)
+        return record["r2"] + resampled - estimate
+
+    def _on_sums(self, record: Record) -> tuple[float, np.ndarray]:
+        """Return the R2 of the rows that are summed up, and on each resample of them.
+
+        Without sums both are the R2 of the record.
+        """
         sums = self._sums.get(_place(record))
         if sums is None:
-            return np.array([[record["r2"]]])
+            return record["r2"], np.array([[record["r2"]]])
         error, deviation = (sum(column) for column in sums[DOCUMENTS])
-        spread = error / deviation - self._resamples.relative_error(sums[DOCUMENTS])
-        return record["r2"] + spread[None]
+        estimate = 1 - error / deviation
+        if not self._resamples.vary:
+            return estimate, np.array([[estimate]])
+        return estimate, 1 - self._resamples.relative_error(sums[DOCUMENTS])[None]
 
     def _cells(self, scores: Iterable[Record]) -> dict[Cell, dict[tuple[str, str], Record]]:
         """Return the finite scores of each method and pair of layers, by source and target."""
@@ -118,12 +128,12 @@ class Errors:
 
     def _means(self, cell: Cell, group: Mapping[tuple[str, str], Record]) -> Iterator[Record]:
         for direction, sides in self._directed(group):
-            values = self._stacked([group[pair] for pair in sides])
+            values = _stacked([self._resampled(group[pair]) for pair in sides])
             estimate = np.mean([group[pair]["r2"] for pair in sides])
             yield {**_cell(cell), "direction": direction, **self._mean(estimate, values, sides)}
 
     def _differences(self, cells: Mapping[Cell, Mapping[Any, Record]]) -> Iterator[Record]:
-        """Subtract methods pair by pair, on the pairs that both were scored on."""
+        """Subtract methods pair by pair, on the pairs and rows that both were scored on."""
         for one, other in DIFFERENCES:
             for (method, *layers), group in cells.items():
                 rivals = [c for c in cells if c[1:] == (*layers,) and is_of(c[0], other)]
@@ -133,12 +143,16 @@ class Errors:
     def _difference(
         self, cell: Cell, rival: Cell, group: Mapping[Any, Record], others: Mapping[Any, Record]
     ) -> Iterator[Record]:
-        for direction, sides in self._directed(pair for pair in group if pair in others):
-            mine, theirs = ([records[pair] for pair in sides] for records in (group, others))
-            values = self._stacked(mine) - self._stacked(theirs)
-            estimate = np.mean([a["r2"] - b["r2"] for a, b in zip(mine, theirs, strict=True)])
+        shared = [pair for pair in group if pair in others]
+        alike = [p for p in shared if self._has_sums(group[p]) == self._has_sums(others[p])]
+        for direction, sides in self._directed(alike):
+            mine, theirs = (
+                [self._on_sums(records[pair]) for pair in sides] for records in (group, others)
+            )
+            estimates = [a - b for (a, _), (b, _) in zip(mine, theirs, strict=True)]
+            values = [a - b for (_, a), (_, b) in zip(mine, theirs, strict=True)]
             place = {**_cell(cell), "minus": rival[0], "direction": direction}
-            yield place | self._mean(estimate, values, sides)
+            yield place | self._mean(float(np.mean(estimates)), _stacked(values), sides)
 
     def _strata(self, cell: Cell, group: Mapping[tuple[str, str], Record]) -> Iterator[Record]:
         """Average the R2 of each stratum over the directed pairs whose errors were told apart."""
@@ -152,12 +166,14 @@ class Errors:
                 yield place | self._stratum(sums, tuple(held))
 
     def _stratum(self, sums: Sequence[tuple[Any, Any]], sides: Sides) -> Record:
-        values = 1 - np.stack([self._resamples.relative_error(apart) for apart, _ in sums])
         totals = [[sum(column) for column in apart] for apart, _ in sums]
-        estimate = np.mean([1 - error / deviation for error, deviation in totals])
+        estimates = [1 - error / deviation for error, deviation in totals]
+        values = np.array(estimates)[:, None]
+        if self._resamples.vary:
+            values = 1 - np.stack([self._resamples.relative_error(apart) for apart, _ in sums])
         shares = [sum(apart[0]) / sum(whole[0]) for apart, whole in sums]
         share = {"error_share": float(np.mean(shares))}
-        return share | self._mean(estimate, values, sides)
+        return share | self._mean(float(np.mean(estimates)), values, sides)
 
     def _similarities(self, records: Iterable[Record]) -> Iterator[Record]:
         """Average similarities, which vary with the seeds only: no rows are kept for them."""
@@ -172,9 +188,8 @@ class Errors:
             place = {"measure": measure, "layer_a": layer_a, "layer_b": layer_b}
             yield place | self._mean(values.mean(), values, sides)
 
-    def _stacked(self, records: Sequence[Record]) -> np.ndarray:
-        """Return the resampled R2 of each record, shape ``(n_records, ...)``."""
-        return np.concatenate(np.broadcast_arrays(*map(self._resampled, records)))
+    def _has_sums(self, record: Record) -> bool:
+        return _place(record) in self._sums
 
     def _mean(self, estimate: float, values: np.ndarray, sides: Sides) -> Record:
         """Return a mean over pairs, its interval and what both are of."""
@@ -211,6 +226,11 @@ def target_means(scores: Iterable[Record]) -> list[Record]:
         sizes = {"over": "seeds" if several else "", "n_seeds": len(values)}
         found.append({**place, **interval_record(float(np.mean(values)), resampled), **sizes})
     return found
+
+
+def _stacked(resampled: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the resamples of several pairs, each of shape ``(1, ...)``, side by side."""
+    return np.concatenate(np.broadcast_arrays(*resampled))
 
 
 def _without_sums(record: Record) -> Record:

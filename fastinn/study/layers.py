@@ -69,6 +69,7 @@ def compare(
     """
     if len(sources) < 2:
         raise ValueError(f"there are {len(sources)} seeds to compare, expected two or more")
+    _check_widths(sources)
     accumulated_size(sources, how.cells).check(how.storage)
     if how.hub not in (None, CONSENSUS, *sources):
         seeds = ", ".join(sources)
@@ -95,6 +96,18 @@ def compare(
         results.update(errors.summaries(results))
         save(results)
     return results
+
+
+def _check_widths(sources: Mapping[str, Readable]) -> None:
+    """Raise ``ValueError`` unless all seeds are equally wide: they are compared both ways."""
+    (first, one), *others = sources.items()
+    for name, source in others:
+        if source.n_features != one.n_features:
+            raise ValueError(
+                f"{first} has {one.n_features} features and {name} has {source.n_features}: a "
+                "comparison needs equally many; map one into the other by fastinn align --method "
+                "linear or mlp"
+            )
 
 
 def _parts(
@@ -137,9 +150,10 @@ def _hubs(
     if how.hub is None:
         return
     layers = [layer for layer in how.network_layers if isinstance(layer, int)]
-    kept = parts.kept(len(layers))
-    for number, layer in enumerate(progress(layers, "hubs")):
-        views = [_view(encoders, seed, layer) for seed in encoders]
+    # A layer may be named twice, from either end.
+    places = dict.fromkeys(tuple(_view(encoders, s, layer) for s in encoders) for layer in layers)
+    kept = parts.kept(len(places))
+    for number, views in enumerate(progress(places, "hubs")):
         found = parts[number].found() if kept[number] else None
         yield found or hub_results(views, passes, how.hub_inn, how.hub, held_out, parts[number])
 

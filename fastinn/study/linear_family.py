@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
 
 from fastinn.align import CCA, PWCCA, SVCCA, LinearMap, PairScores, Procrustes, all_pairs
+from fastinn.align.cca import Canonical
 from fastinn.align.moment import Factors, MomentAligner
 from fastinn.embed.corpus import Split
 from fastinn.metrics import error_scores, linear_cka_moments, similarity_moments
@@ -109,13 +111,17 @@ class LinearFamily:
         )
 
     def _similarities(self, found: PairScores, place: int, a: View, b: View) -> list[Record]:
-        """Correlate held-out variates, beside those found in and held out of mispaired rows."""
+        """Correlate held-out variates, beside those found in and held out of mispaired rows.
+
+        PWCCA weighs by one of the two views: its values are means over both, so that they do not
+        depend on the order of the seeds.
+        """
         variates = found.spectrum[place]
         svcca = SVCCA().from_moments(self._train, a, b)
         values = {
             "mean CCA": float(variates.held_out.mean()),
             "SVCCA": similarity_moments(svcca, self._test, a, b),
-            "PWCCA": float(variates.weights @ variates.held_out),
+            "PWCCA": float((variates.weights @ variates.held_out).mean()),
             "linear CKA": float(found.linear_cka[place]),
         }
         nulls = self._nulls(a, b)
@@ -123,22 +129,28 @@ class LinearFamily:
 
     def _nulls(self, a: View, b: View) -> dict[str, float]:
         """Return the similarities of mispaired rows."""
-        nulls = {}
-        for name, aligner in {"mean CCA": CCA(), "SVCCA": SVCCA(), "PWCCA": PWCCA()}.items():
-            aligner.from_moments(self._null, a, b)
-            nulls[name] = similarity_moments(aligner, self._null_test, a, b)
-        return nulls | {"linear CKA": linear_cka_moments(self._null_test, a, b)}
+
+        def null(aligner: Canonical, x: View, y: View) -> float:
+            aligner.from_moments(self._null, x, y)
+            return similarity_moments(aligner, self._null_test, x, y)
+
+        return {
+            "mean CCA": null(CCA(), a, b),
+            "SVCCA": null(SVCCA(), a, b),
+            "PWCCA": (null(PWCCA(), a, b) + null(PWCCA(), b, a)) / 2,
+            "linear CKA": linear_cka_moments(self._null_test, a, b),
+        }
 
     def spectra(self, pairs: Sequence[Pair], parts: Parts) -> Results:
         """Return all canonical correlations of each pair at one layer, on the training rows.
 
         Args:
-            pairs: Views of the same layer, one pair or more.
+            pairs: Pairs of views, both of the same layer, one pair or more.
             parts: Where what is finished is kept.
 
         Returns:
-            The ``"spectra"``, and as ``"null_band"`` the range of those of mispaired rows, index
-            by index, over the pairs.
+            The ``"spectra"``, and as ``"null_bands"`` the range of those of mispaired rows of
+            each layer, index by index, over its pairs.
         """
 
         def correlated(number: int) -> Results:
@@ -148,9 +160,17 @@ class LinearFamily:
             return {"spectrum": spectrum, "null": null}
 
         found = list(parts.divided(len(pairs), correlated))
-        by_index = list(zip(*(part["null"] for part in found), strict=False))
-        band = {"low": [min(of) for of in by_index], "high": [max(of) for of in by_index]}
-        return {"spectra": [part["spectrum"] for part in found], "null_band": band}
+        of_layer: dict[Any, list[list[float]]] = {}
+        for part in found:
+            of_layer.setdefault(part["spectrum"]["layer"], []).append(part["null"])
+        bands = [{"layer": layer, **_band(nulls)} for layer, nulls in of_layer.items()]
+        return {"spectra": [part["spectrum"] for part in found], "null_bands": bands}
+
+
+def _band(spectra: Sequence[Sequence[float]]) -> Record:
+    """Return the range of descending spectra by index, as far as the longest of them goes."""
+    by_index = [[v for v in of if v is not None] for of in zip_longest(*spectra)]
+    return {"low": [min(of) for of in by_index], "high": [max(of) for of in by_index]}
 
 
 def _closed_form(method: str, ridge: Tensor | None, place: int, way: int) -> MomentAligner:

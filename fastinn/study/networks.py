@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
 
 from fastinn import distributed
+from fastinn._arrays import as_tensor
+from fastinn._types import Array
 from fastinn.align import INN, MLPMap, load_aligner
 from fastinn.distributed import progress
 from fastinn.embed.corpus import Split
@@ -25,7 +28,7 @@ from fastinn.study.passes import Pair, Pass, View, own_rows
 from fastinn.study.records import Record, Results, network_name, score_record, training_record
 from fastinn.study.scores import bijection_records, cycle_scored, map_scores
 
-PairRows: TypeAlias = dict[Split, tuple[np.ndarray, np.ndarray]]
+PairRows: TypeAlias = dict[Split, tuple[Array, Array]]
 Network = TypeVar("Network", INN, MLPMap)
 
 _WATCH_SECONDS = 0.2
@@ -127,6 +130,16 @@ def _rows_of(pair: Pair, passes: Mapping[Split, Pass]) -> PairRows:
     }
 
 
+def _to_gpu(rows: PairRows) -> PairRows:
+    """Return rows where networks train on them: on the GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return rows
+    return {
+        split: (as_tensor(left).cuda(), as_tensor(right).cuda())
+        for split, (left, right) in rows.items()
+    }
+
+
 @dataclass(frozen=True)
 class _PairWork:
     """What there is to do for one pair.
@@ -153,6 +166,7 @@ class _PairWork:
             run: Process that this one works for, or this one.
         """
         _end_with(run)
+        rows = _to_gpu(rows)
         a, b = self.pair
         back: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
         bijections = [

@@ -99,7 +99,7 @@ def run_pass(
     moments = Moments(
         stream.n_features, pairs=pairs, precision=precision, mispaired=mispaired, storage=storage
     )
-    reading = _Reading(moments, sample, len({seed for seed, _ in stream.n_features}))
+    reading = _Reading(moments, sample)
     if checkpoint is None:
         reading.read(stream, label)
     else:
@@ -117,12 +117,12 @@ class _Reading:
         finished: Whether it has ended.
     """
 
-    def __init__(self, moments: Moments, sample: Sample, n_seeds: int) -> None:
+    def __init__(self, moments: Moments, sample: Sample) -> None:
         self.moments, self.sample = moments, sample
         self.place: Record | None = None
         self.finished = False
         self.n_same = self.n_documents = 0
-        self._last, self._n_seeds = -1, n_seeds
+        self._last = -1
 
     def read(self, stream: Stream, label: str, kept: "_Kept | None" = None) -> None:
         """Read on to the end."""
@@ -166,7 +166,7 @@ class _Reading:
 
     def _add(self, block: Block) -> None:
         self.moments.update(self._wide(block.rows))
-        self.n_same += _n_same_document(block.documents, self._n_seeds)
+        self.n_same += self.moments.n_meeting_themselves(block.documents)
         self.sample.add(block)
         numbers = block.documents.unique()
         self.n_documents += int((numbers > self._last).sum())
@@ -234,8 +234,3 @@ def _settings(
         "fastinn": fastinn.__version__,
         **stream.identity(),
     }
-
-
-def _n_same_document(documents: Tensor, n_seeds: int) -> int:
-    """Count the rows that meet their document when moved by the least distance of two seeds."""
-    return int((documents == documents.roll(max(1, len(documents) // n_seeds))).sum())

@@ -1,5 +1,6 @@
 """Resamples of documents and seeds that every statistic of a comparison shares."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from fastinn._types import Array
 from fastinn.metrics import r2_score
 from fastinn.study.held_out import DOCUMENTS, HeldOut, Sums, document_groups
 from fastinn.study.significance import (
+    FEWEST_GROUPS,
     N_RESAMPLES,
     Interval,
     multiplicities,
@@ -36,11 +38,15 @@ class Resamples:
         n: Number of resamples.
         random_state: Seed of the draws.
 
+    Attributes:
+        vary: Whether there are documents enough to draw from.
+
     Source: Owen 2007, The pigeonhole bootstrap; Snijders and Borgatti 1999 for pairs.
     """
 
     def __init__(self, n_groups: int, *, n: int = N_RESAMPLES, random_state: int = 0) -> None:
         self.n, self._random_state = n, random_state
+        self.vary = n_groups >= FEWEST_GROUPS
         self._documents = multiplicities(n_groups, n, np.random.default_rng(random_state))
         self._weights = lru_cache(maxsize=8)(self._drawn_pairs)
 
@@ -87,11 +93,15 @@ def r2_interval(true: Array, predicted: Array, documents: np.ndarray) -> Interva
     Args:
         true: True rows, shape ``(n, d)``.
         predicted: Predicted rows, shape ``(n, d)``.
-        documents: Document, or text, of each row, shape ``(n,)``.
+        documents: Document, or text, of each row, shape ``(n,)``. Of a single one there is no
+            interval: its ends are NaN.
     """
     held_out = HeldOut(*document_groups(documents))
-    rows, guess = (torch.as_tensor(part).cpu().numpy() for part in (true, predicted))
-    error = Resamples(held_out.n_groups).relative_error(held_out.sums(rows, guess)[DOCUMENTS])
+    rows, guess = (torch.as_tensor(part).double().cpu().numpy() for part in (true, predicted))
+    resamples = Resamples(held_out.n_groups)
+    if not resamples.vary:
+        return Interval(r2_score(rows, guess), math.nan, math.nan)
+    error = resamples.relative_error(held_out.sums(rows, guess)[DOCUMENTS])
     return percentile_interval(r2_score(rows, guess), 1 - error)
 
 

@@ -1,5 +1,6 @@
 """Sanity check: does each method recover a bijection that is known to exist?"""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -46,8 +47,9 @@ class Recovery:
         direction: Which rows are predicted from which.
         r2: Variance-weighted R2.
         relative_mse: Mean squared error over the variance, ``1 - r2``.
-        low: Lower end of its 95 % bootstrap interval over the held-out documents.
-        high: Upper end.
+        low: Lower end of its 95 % bootstrap interval over the held-out documents; ``None`` if
+            that is a single one.
+        high: Upper end, likewise.
     """
 
     bijection: HiddenBijection
@@ -56,8 +58,8 @@ class Recovery:
     direction: Direction
     r2: float
     relative_mse: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,8 @@ def _settings(
 def _recovery(
     what: HiddenBijection, strength: float | None, method: Aligner, way: Direction, r2: Interval
 ) -> Recovery:
-    errors = 1 - r2.mean, 1 - r2.high, 1 - r2.low
-    return Recovery(what, strength, type(method).__name__, way, r2.mean, *errors)
+    low, high = (None if math.isnan(end) else 1 - end for end in (r2.high, r2.low))
+    return Recovery(what, strength, type(method).__name__, way, r2.mean, 1 - r2.mean, low, high)
 
 
 def _recovered(method: Aligner, rows: _Rows) -> Iterator[tuple[Direction, Interval]]:
@@ -184,6 +186,7 @@ def _fitted(method: Aligner, rows: _Rows) -> Aligner:
 
 
 def _split(x: Tensor, documents: Tensor, hidden: nn.Module) -> _Rows:
+    hidden.to(x.device)
     with torch.no_grad():
         y = torch.cat([hidden(part)[0] for part in x.split(_BATCH_ROWS)])
     test = held_out_rows(documents, _TEST_SHARE)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from fastinn._types import Array
 from fastinn.align import Aligner, Bijection
 from fastinn.metrics import return_error, round_trip_error, row_scores
 from fastinn.study.held_out import HeldOut
@@ -14,8 +13,8 @@ from fastinn.study.records import Record, cycle_record, score_record
 
 def map_scores(
     aligner: Aligner,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Array,
+    y: Array,
     held_out: HeldOut,
     *,
     inverse: bool = False,
@@ -51,7 +50,7 @@ def bijection_records(
     name: str,
     fitted: Bijection,
     views: tuple[View, View],
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: tuple[Array, Array],
     held_out: HeldOut,
 ) -> list[Record]:
     """Return the records of a bijection between two views and of its inverse."""
@@ -64,8 +63,8 @@ def bijection_records(
 def cycle_scored(
     method: str,
     views: Sequence[View],
-    maps: Sequence[Callable[[np.ndarray], np.ndarray]],
-    x: np.ndarray,
+    maps: Sequence[Callable[[Array], Array]],
+    x: Array,
     held_out: HeldOut,
 ) -> Record:
     """Return the record of maps in turn, the last of which leads back to the view of ``x``.

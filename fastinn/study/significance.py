@@ -1,11 +1,15 @@
 """How sure a mean is: percentile bootstrap over sentences, documents or any other groups."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 N_RESAMPLES = 2_000
+
+# Of one group, every resample is the same: it would seem to be known exactly.
+FEWEST_GROUPS = 2
 
 # Counts of the groups that are drawn at once; bounds memory, not the result.
 _COUNTS_AT_ONCE = 2**22
@@ -17,8 +21,8 @@ class Interval:
 
     Attributes:
         mean: On the sample itself.
-        low: Lower end.
-        high: Upper end.
+        low: Lower end; NaN where there is nothing to draw from.
+        high: Upper end, likewise.
     """
 
     mean: float
@@ -26,8 +30,13 @@ class Interval:
     high: float
 
     def record(self) -> dict[str, float]:
-        """Return what JSON holds of it."""
-        return asdict(self)
+        """Return what JSON holds of it: no ends where there are none."""
+        return {name: end for name, end in asdict(self).items() if not math.isnan(end)}
+
+    def named(self, name: str) -> dict[str, float]:
+        """Return it as ``name``, ``name_low`` and ``name_high``, likewise."""
+        ends = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
+        return {ends[end]: value for end, value in self.record().items()}
 
 
 def bootstrap(
@@ -39,6 +48,8 @@ def bootstrap(
     random_state: int = 0,
 ) -> Interval:
     """Return the mean of ``values`` and its percentile bootstrap interval.
+
+    Of a single group there is none: its ends are NaN.
 
     Args:
         values: One number a sample, shape ``(n_samples,)``.
@@ -53,6 +64,8 @@ def bootstrap(
     """
     column = np.asarray(values, dtype=np.float64)
     means = resampled_means(column, groups, n=n, random_state=random_state)
+    if len(np.unique(np.arange(len(column)) if groups is None else groups)) < FEWEST_GROUPS:
+        return Interval(float(column.mean()), math.nan, math.nan)
     return percentile_interval(float(column.mean()), means, confidence)
 
 

@@ -286,8 +286,7 @@ def _r2_of_states(
     rows = torch.cat(list(true))
     found = {}
     for name, parts in mapped.items():
-        span = r2_interval(rows, torch.cat(list(parts)), texts.numpy())
-        found[name] = {"r2": span.mean, "r2_low": span.low, "r2_high": span.high}
+        found[name] = r2_interval(rows, torch.cat(list(parts)), texts.numpy()).named("r2")
     return found
 
 

@@ -87,12 +87,15 @@ def test_scores_are_those_of_the_aligners_pair_by_pair(found, method):
 def test_similarities_are_those_pair_by_pair(found):
     for i, pair in enumerate(PAIRS):
         cca, pwcca = (kind().from_moments(TRAIN, *pair) for kind in (CCA, PWCCA))
+        back = PWCCA().from_moments(TRAIN, *pair[::-1])
         values = {
             cca.similarity_: found.mean_correlation[i],
             float(cca.correlations_.square().mean()): found.mean_squared_correlation[i],
             metrics.linear_cka_moments(TEST, *pair): found.linear_cka[i],
             metrics.similarity_moments(cca, TEST, *pair): found.spectrum[i].held_out.mean(),
-            metrics.similarity_moments(pwcca, TEST, *pair): found.spectrum[i].weights
+            metrics.similarity_moments(pwcca, TEST, *pair): found.spectrum[i].weights[0]
+            @ found.spectrum[i].held_out,
+            metrics.similarity_moments(back, TEST, *pair[::-1]): found.spectrum[i].weights[1]
             @ found.spectrum[i].held_out,
         }
         np.testing.assert_allclose(list(values.values()), list(values), rtol=0, atol=MOMENTS)

@@ -92,6 +92,41 @@ def test_parts_cannot_follow_a_loaded_aligner(tmp_path):
         fastinn.load_aligner(tmp_path).partial_fit(*rows())
 
 
+def test_a_failed_fit_leaves_the_one_before_it_whole():
+    x, y = rows()
+    few = rows(n=4, d=5)
+    fitted = CCA().fit(x, y)
+    before = fitted.transform(x)
+    for again in (fitted.fit, fitted.partial_fit):
+        with pytest.raises(ValueError, match=r"rows are too few|has width|features"):
+            again(*few)
+        np.testing.assert_array_equal(fitted.transform(x), before)
+    fitted.partial_fit(x, y)
+    np.testing.assert_allclose(fitted.transform(x), before, atol=1e-10)
+
+
+def test_parts_that_cannot_be_solved_are_not_kept():
+    x, y = rows(n=80)
+    fitted = LinearMap(ridge=(0.0, 0.1)).fit(x[:40], y[:40], validation=(x[40:], y[40:]))
+    before = fitted.transform(x)
+    with pytest.raises(ValueError, match="pass validation= to choose on"):
+        fitted.partial_fit(x[40:], y[40:])
+    np.testing.assert_array_equal(fitted.transform(x), before)
+    fitted.set_params(ridge=0.0).partial_fit(x[40:], y[40:])
+    np.testing.assert_allclose(fitted.transform(x), LinearMap().fit(x, y).transform(x), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "aligner",
+    [CCA(np.int64(3), ridge=np.float32(0.01)), LinearMap(ridge=np.array([0.1]))],
+    ids=["numbers", "array"],
+)
+def test_numpy_parameters_are_saved(aligner, tmp_path):
+    x, y = rows()
+    aligner.fit(x, y).save(tmp_path)
+    np.testing.assert_array_equal(fastinn.load_aligner(tmp_path).transform(x), aligner.transform(x))
+
+
 def test_fitting_again_forgets():
     x, y = rows()
     again = LinearMap().fit(*rows(seed=1)).fit(x, y)

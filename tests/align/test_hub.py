@@ -166,7 +166,7 @@ def test_the_start_is_the_closed_form(pivot):
 
 @COMMON_SPACES
 @TEMPLATES
-@pytest.mark.parametrize("layer", [None, 3], ids=["names", "layers"])
+@pytest.mark.parametrize("layer", [None, 3, (3, 1)], ids=["names", "layers", "heads"])
 def test_save_and_load(template, pivot, layer, tmp_path):
     def view(name):
         return name if layer is None else (name, layer)
@@ -297,6 +297,7 @@ def test_moments_of_the_consensus_are_those_of_its_rows():
         (lambda: Hub(CCA()).fit({**ROWS, "c": ROWS["c"] / 0}), ValueError, "seed 'c' holds NaN"),
         (lambda: Hub(QUICK).from_moments(moments_of(ROWS)), TypeError, "INN is trained on rows"),
         (lambda: Hub(QUICK).fit_stream([]), ValueError, "there are no rows to learn from"),
+        (lambda: Hub(QUICK).fit_stream(iter([])), ValueError, "blocks is an iterator, which is"),
         (lambda: Hub(QUICK).transform(ROWS["a"], "a", "b"), NotFittedError, "Hub"),
         (
             lambda: Hub(CCA()).fit(ROWS).transform(ROWS["a"], "a", "z"),
@@ -329,6 +330,7 @@ def test_moments_of_the_consensus_are_those_of_its_rows():
         "nan",
         "moments",
         "empty stream",
+        "iterator",
         "not fitted",
         "unknown seed",
         "width",

@@ -310,6 +310,19 @@ def test_a_stream_trains_like_rows_in_memory(pair, fitted, monkeypatch):
     assert streamed.score_inverse(x, y) == pytest.approx(in_memory.score_inverse(x, y), abs=0.05)
 
 
+@pytest.mark.parametrize("given", [[], ()], ids=["list", "tuple"])
+def test_no_blocks_are_named(tmp_path, given):
+    for options in ({}, {"checkpoint": tmp_path}):
+        with pytest.raises(ValueError, match="there are no rows to"):
+            INN(**QUICK).fit_stream(given, **options)
+
+
+def test_blocks_that_pass_once_are_refused(pair):
+    block = (*pair, torch.arange(N))
+    with pytest.raises(ValueError, match="blocks is an iterator, which is used up after one pass"):
+        INN(**QUICK).fit_stream(b for b in [block])
+
+
 @pytest.mark.parametrize("kind", ["numpy", "float64", "strided"])
 def test_gives_back_what_it_gets(pair, kind):
     x, y = pair
@@ -365,6 +378,8 @@ def test_large_means_cost_no_digits_in_float64(pair):
         ({"precision": "low"}, "precision is 'low', expected one of"),
         ({"training_precision": "low"}, "training_precision is 'low', expected one of"),
         ({"memory": "none"}, "memory is 'none', expected one of"),
+        ({"activation": "tanh"}, "activation is 'tanh', expected one of 'relu'"),
+        ({"hidden": 0}, "hidden is 0, expected at least 1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -69,6 +69,15 @@ def test_ridge_is_chosen_on_validation_moments(data):
     assert chosen.ridge_ == ridges[int(np.argmax(scores))]
 
 
+def test_ridges_may_be_an_array(data):
+    x, y, new_x, new_y = data
+    chosen = [
+        LinearMap(ridge=kind(np.logspace(-3, 1, 5))).fit(x, y, validation=(new_x, new_y)).ridge_
+        for kind in (tuple, np.asarray)
+    ]
+    assert chosen[0] == chosen[1]
+
+
 @pytest.mark.parametrize(
     ("ridge", "message"),
     [

@@ -27,7 +27,10 @@ def fake_results(n_seeds=4, n_layers=4, seed=0):
         "scores": [*_linear_scores(rng, names, layers), *_network_scores(rng, pairs, n_layers)],
         "similarities": _similarities(rng, pairs, layers),
         "spectra": [_spectrum(rng, pair, n_layers) for pair in pairs],
-        "null_band": {"low": [0.02] * 128, "high": list(np.linspace(0.16, 0.05, 128))},
+        "null_bands": [
+            {"layer": layer, "low": [0.02] * 128, "high": list(np.linspace(0.16, 0.05, 128))}
+            for layer in range(n_layers + 1)
+        ],
         "training": [_training(rng, pair, n_layers) for pair in pairs],
     }
 

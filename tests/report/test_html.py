@@ -119,7 +119,7 @@ def test_a_score_that_is_not_finite_is_said_and_breaks_nothing(results, tmp_path
         ("corpus", "Text per split"),
         ("versions", "Versions"),
         ("settings", "Settings"),
-        ("null_band", None),
+        ("null_bands", None),
     ],
 )
 @pytest.mark.parametrize("emptied", [False, True], ids=["absent", "empty"])

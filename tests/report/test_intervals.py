@@ -150,3 +150,9 @@ def test_the_page_holds_the_tables(summarised, tmp_path):
     assert "0.020<small>0.000 to 0.050</small>" in page
     assert "Tokens told apart by frequency and position" in page
     assert "95 % interval over documents and seeds in brackets" in page
+
+
+@pytest.mark.parametrize(("n_pairs", "said"), [(6, "n = 6 pairs"), (12, "n = 12 directed pairs")])
+def test_both_directions_of_a_pair_are_not_two_pairs(n_pairs, said):
+    record = {"n_pairs": n_pairs, "n_seeds": 4, "over": ""}
+    assert how_many([record]) == f"{said} of 4 models"

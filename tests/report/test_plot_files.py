@@ -13,7 +13,7 @@ from fastinn.report.plot_files import write_plots
 @pytest.fixture
 def small(make_results):
     results = make_results(n_seeds=2, n_layers=1)
-    return {name: results[name] for name in ("scores", "spectra", "null_band", "training")}
+    return {name: results[name] for name in ("scores", "spectra", "null_bands", "training")}
 
 
 def test_every_figure_of_the_report_is_a_file(small, tmp_path):
@@ -26,7 +26,7 @@ def test_every_figure_of_the_report_is_a_file(small, tmp_path):
 
 
 def test_equal_results_give_equal_files(small, tmp_path):
-    only = {"spectra": small["spectra"], "null_band": small["null_band"]}
+    only = {"spectra": small["spectra"], "null_bands": small["null_bands"]}
     one, other = (write_plots(only, tmp_path / name) for name in ("one", "other"))
     assert [path.suffix for path in one] == [".svg", ".png"]
     for first, second in zip(one, other, strict=True):

@@ -8,7 +8,7 @@ import torch
 
 from fastinn.study.held_out import HeldOut
 from fastinn.study.intervals import Errors
-from fastinn.study.resamples import Resamples
+from fastinn.study.resamples import Resamples, r2_interval
 
 SEEDS = ["s0", "s1", "s2", "s3", "s4"]
 N_DOCUMENTS, ROWS_EACH, WIDTH = 40, 6, 3
@@ -164,3 +164,46 @@ class _Keys:
 
     def __init__(self, keys):
         self.keys = torch.from_numpy(keys)
+
+
+def test_a_difference_is_on_the_rows_that_both_were_scored_on():
+    """Closed forms are scored on all rows by their moments, and networks on some."""
+    pairs = list(itertools.permutations(SEEDS, 2))
+    on_all = [scored("least squares", a, b, 0.5) | {"r2": 0.1} for a, b in pairs]
+    records = [*on_all, *(scored("INN", a, b, 0.5) for a, b in pairs)]
+    results = summarised(records)
+    assert found(results["means"], method="least squares", direction="both")["mean"] < 0.2
+    gap = found(results["differences"], direction="both")
+    assert gap["mean"] == pytest.approx(0, abs=1e-12)
+    assert gap["low"] <= 0 <= gap["high"]
+
+
+def test_a_difference_leaves_out_pairs_of_which_one_has_no_rows():
+    records = [scored("INN", a, b, 0.5) for a, b in itertools.permutations(SEEDS, 2)]
+    others = [scored("MLP", a, b, 0.5) for a, b in itertools.permutations(SEEDS, 2)]
+    del others[0]["sums"]
+    gap = found(summarised([*records, *others])["differences"], direction="both")
+    assert gap["n_pairs"] == len(records) - 1
+
+
+def test_one_document_has_no_interval():
+    whole = HeldOut(np.zeros(N_DOCUMENTS * ROWS_EACH, int), 1)
+    errors = Errors(["s0", "s1"], whole)
+    rng = np.random.default_rng(0)
+    true, noise = rng.normal(size=(2, N_DOCUMENTS * ROWS_EACH, WIDTH))
+    record = scored("INN", "s0", "s1", 0.5) | {"sums": whole.sums(true, true + noise)}
+    cycle = {"method": "INN", "cycle_error": 0.1, "sums": whole.sums(true, true + noise)}
+    results = errors.taken({"scores": [record], "cycles": [cycle]})
+    assert not {"r2_low", "low", "sums"} & (results["scores"][0].keys() | results["cycles"][0])
+    mean = found(errors.summaries(results)["means"], direction="both")
+    assert "low" not in mean
+    assert mean["over"] == ""
+    assert r2_interval(true, true + noise, whole.groups).named("r2").keys() == {"r2"}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bfloat16, torch.float32])
+def test_rows_of_any_kind_have_an_interval(dtype):
+    true = torch.arange(60).reshape(20, 3)
+    documents = np.arange(20) // 2
+    expected = r2_interval(true.double(), true.flip(1).double(), documents)
+    assert r2_interval(true.to(dtype), true.flip(1).to(dtype), documents) == expected

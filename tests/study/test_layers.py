@@ -101,7 +101,9 @@ def test_spectrum_is_beside_its_null(results, encoders, corpus):
     expected = CCA().fit(train["seed-0", 3], train["seed-1", 3]).correlations_
     found = torch.tensor(results["spectra"][0]["correlations"], dtype=torch.float64)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert found.mean() > max(results["null_band"]["high"])
+    (band,) = results["null_bands"]
+    assert band["layer"] == 3
+    assert found.mean() > max(band["high"])
 
 
 def test_every_similarity_has_a_null(results):
@@ -221,6 +223,47 @@ def test_ctrl_c_keeps_what_is_finished(encoders, corpus, quick, monkeypatch):
         "least squares",
         "ridge",
     }
+
+
+def test_seeds_of_other_widths_are_refused_before_anything_is_read(encoders, corpus, monkeypatch):
+    class Wide:
+        layers, n_layers, n_features = encoders["seed-0"].layers, 3, 24
+
+    monkeypatch.setattr("fastinn.study.layers.stream", None)
+    with pytest.raises(
+        ValueError, match=r"seed-0 has 16 features and wide has 24: .*fastinn align"
+    ):
+        compare({"seed-0": encoders["seed-0"], "wide": Wide()}, corpus, Comparison())
+
+
+def test_a_layer_that_is_named_twice_is_one_hub(encoders, corpus, quick):
+    how = replace(quick, cells="same-layer", network_layers=[3, -1], hub="consensus")
+    trained = [r["method"] for r in compare(encoders, corpus, how)["training"]]
+    assert Counter(trained)["hub INN (two-way, consensus)"] == 1
+
+
+def test_every_layer_has_a_null_band_of_its_own(encoders, corpus, quick):
+    how = replace(quick, cells="same-layer", network_layers=[1, 3])
+    bands = {band["layer"]: band for band in compare(encoders, corpus, how)["null_bands"]}
+    assert bands.keys() == {1, 3}
+    assert bands[1]["high"] != bands[3]["high"]
+
+
+def test_pwcca_does_not_depend_on_the_order_of_the_seeds(encoders, corpus, quick):
+    how = replace(quick, cells="all", network_layers=[])
+    turned = dict(reversed(encoders.items()))
+    there, back = (
+        {
+            frozenset([(r["a"], r["layer_a"]), (r["b"], r["layer_b"])]): (r["value"], r["null"])
+            for r in compare(seeds, corpus, how)["similarities"]
+            if r["measure"] == "PWCCA"
+        }
+        for seeds in (encoders, turned)
+    )
+    assert len(there) == 16
+    for pair, (value, null) in there.items():
+        assert value == pytest.approx(back[pair][0], abs=1e-6)
+        assert null == pytest.approx(back[pair][1], abs=0.05)  # moved the other way
 
 
 def test_one_seed_is_refused(encoders, corpus):

@@ -38,6 +38,13 @@ def test_groups_of_different_sizes_count_by_their_samples():
     assert set(resampled_means(values, groups)) == {1.0, 2.0, 5.0}
 
 
+def test_one_group_tells_nothing_about_the_next():
+    for found in (bootstrap([3.0]), bootstrap([1.0, 5.0], ["a", "a"])):
+        assert found.mean == 3
+        assert np.isnan([found.low, found.high]).all()
+        assert found.record() == {"mean": 3}
+
+
 def test_columns_share_their_draws():
     values = np.random.default_rng(3).normal(size=(50, 1))
     means = resampled_means(np.hstack([values, 2 * values]))
