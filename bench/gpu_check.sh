@@ -57,7 +57,7 @@ step() { # name, seconds, what it needs, command...
 PATH=$PATH:/usr/local/cuda/bin
 gpu=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null | tr 'A-Z ' 'a-z-')
 results="$OUT/$gpu.json"
-tests=("$PYTHON" -m pytest tests/ops tests/nn tests/align/test_devices.py -p no:cacheprovider -n 12)
+tests=("$PYTHON" -m pytest tests/ops tests/nn tests/align tests/study/test_on_cuda.py -p no:cacheprovider -n 12)
 benches=("$PYTHON" -m pytest --device cuda --rounds 5 --results "$results" -p no:cacheprovider)
 sanitize="PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1"
 sanitize+=" --report-api-errors no"

@@ -52,7 +52,7 @@ def check_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, An
             raise ValueError(
                 f"{path} was made with {name}={_short(found.get(name))} and this run has "
                 f"{name}={_short(here.get(name))}; resume with the same settings, or give another "
-                "folder"
+                "folder (commands: or --overwrite)"
             )
 
 

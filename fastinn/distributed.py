@@ -214,6 +214,26 @@ def all_equal(value: Any, what: str) -> None:
 
 
 @contextmanager
+def together() -> Iterator[None]:
+    """Let every rank refuse what one refuses, in place of waiting for it.
+
+    Raises:
+        ValueError: On every rank, if one has raised it in the block.
+    """
+    refused: ValueError | None = None
+    try:
+        yield
+    except ValueError as error:
+        refused = error
+    reasons = gather(None if refused is None else str(refused))
+    if refused is not None:
+        raise refused
+    for number, reason in enumerate(reasons):
+        if reason is not None:
+            raise ValueError(f"rank {number}: {reason}")
+
+
+@contextmanager
 def patient() -> Iterator[None]:
     """Wait at the end of the block until all ranks are there, however much longer one works.
 

@@ -182,8 +182,41 @@ def test_revisions_tell_models_apart():
         "bert": "a/bert@one",
         "roberta": "b/roberta@one",
     }
+    assert list(names_of(["a/bert@refs/pr/1", "a/bert@refs/pr/2", "a/gpt@refs/pr/1"])) == [
+        "bert@refs/pr/1",
+        "bert@refs/pr/2",
+        "gpt",
+    ]
     with pytest.raises(ValueError, match="two models have the same name in a/bert, b/bert"):
         names_of(["a/bert", "b/bert"])
+
+
+def test_folders_are_named_whatever_is_above_them(tmp_path):
+    folder = tmp_path / "me@home" / "bert"
+    folder.mkdir(parents=True)
+    assert list(names_of([str(folder)])) == ["bert"]
+
+
+def test_a_hub_is_named_as_results_name_it_or_as_it_was_given(run, stored, tmp_path):
+    other = tmp_path / "seed-0@two"
+    other.symlink_to(stored[0])
+    options = ["--networks", "-1", "--cells", "same-layer", *QUICK]
+    for place, hub in enumerate(["seed-0@two", f"{other}/"]):
+        out = ["--out", tmp_path / str(place)]
+        code, stdout, _ = run("compare", stored[0], other, "--hub", hub, *options, *out)
+        assert code == 0
+        assert json.loads(stdout)["settings"]["hub"] == "seed-0@two"
+
+
+def test_stores_of_more_texts_are_not_the_published_protocol(run, stored, tmp_path, monkeypatch):
+    code, _, stderr = run("compare", *stored, "--protocol", "paper", "--out", tmp_path)
+    assert code == 2
+    assert "holds level 'token', 'sentence' is wanted" in stderr
+    monkeypatch.setattr("fastinn.cli.compare.PAPER_DOCUMENTS", 20)
+    options = ["--protocol", "paper", "--level", "token", "--out", tmp_path]
+    code, _, stderr = run("compare", *stored, *options)
+    assert code == 2
+    assert "texts and the published protocol has 20" in stderr
 
 
 def test_the_seed_of_a_sanity_check_reaches_the_networks(run, seeds, corpus):
@@ -490,6 +523,28 @@ MISTAKES = {
     "networks": (["compare", "{seed}", "{seed}x", "--networks", "1:2:3"], "as -1,3:5"),
     "strengths": (["sanity", "{seed}", "--strengths", "much"], "--strengths is 'much', expected"),
     "hub": (["compare", "{seed}", "{other}", "--hub", "gone"], "hub is 'gone', expected 'consens"),
+    "layer beyond the last": (
+        ["compare", "{seed}", "{other}", "--networks", "9"],
+        "a network is wanted at layer 9 of seed-0, whose layers are 0 (embeddings) to 3",
+    ),
+    "layer before the first": (
+        ["compare", "{seed}", "{other}", "--networks", "-5"],
+        "a network is wanted at layer -5 of seed-0",
+    ),
+    "hub at no layer": (
+        ["compare", "{seed}", "{other}", "--networks", "0:2", "--hub", "consensus"],
+        "a hub is wanted at no layer; name one, not a cell, with --networks",
+    ),
+    "BERT-INN at no layer": (
+        ["compare", "{seed}", "{other}", "--networks", "", "--published"],
+        "BERT-INN is wanted at no layer",
+    ),
+    "fast stores": (["compare", "{store}", "{store}", "--fast"], "leave --fast out"),
+    "fast and exact": (["moments", "{seed}", "--fast", "--exact"], "give --fast or --exact"),
+    "packages": (
+        ["seeds", "train", "--corpus", "x.txt", "--packages"],
+        "give --corpus or --packages, not both",
+    ),
     "two budgets": (
         ["compare", "{seed}", "{other}", "--max-steps", "9", "--max-seconds", "9"],
         "give --max-steps or --max-seconds, not both",
@@ -527,7 +582,10 @@ MISTAKES = {
     ),
     "store and model": (["align", "{store}", "{other}"], "{store} is a store and {other} is none"),
     "layer that is not stored": (["moments", "{store}", "--layers", "2"], "holds layers [0, 3]"),
-    "level of a store": (["moments", "{store}", "--level", "word"], "holds level 'token', --level"),
+    "level of a store": (
+        ["moments", "{store}", "--level", "word"],
+        "holds level 'token', 'word' is wanted",
+    ),
     "blocks for this memory": (
         ["moments", "{seed}", "--tokens-per-block", "99999999999"],
         "read fewer layers or models at once, or give --tokens-per-block",
@@ -616,3 +674,56 @@ def test_tables_are_wide_where_they_are_not_on_a_terminal(monkeypatch):
     assert _terminal._console().width == 120
     monkeypatch.setenv("COLUMNS", "90")
     assert _terminal._console().width == 90
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_lost(
+    run, seeds, corpus, tmp_path, monkeypatch
+):
+    """Neither counted nor claimed: a typo must not cost the checkpoints of a killed run."""
+    monkeypatch.setattr(sys.modules["fastinn.cli._run"], "announce", None)
+    (tmp_path / "checkpoints").mkdir()
+    options = ["--networks", "9", "--overwrite", "--out", tmp_path]
+    code, _, _ = run("compare", *seeds, "--corpus", corpus, *options)
+    assert code == 2
+    assert (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("left", ["results.json", "aligner.json", "moments.json"])
+def test_a_folder_of_any_run_is_not_mixed_with_another(run, seeds, corpus, tmp_path, left):
+    (tmp_path / left).write_text("{}")
+    code, _, stderr = run("align", *seeds, "--corpus", corpus, "--out", tmp_path)
+    assert code == 2
+    assert "holds another run" in stderr
+
+
+@pytest.mark.parametrize("command", ["compare", "extract"])
+def test_a_folder_that_cannot_be_made_is_named(run, seeds, corpus, tmp_path, command):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    code, _, stderr = run(command, *seeds, "--corpus", corpus, "--out", out)
+    assert code == 2
+    assert f"{out} cannot be made or written (Not a directory); give another folder" in stderr
+
+
+def test_the_first_token_is_read_from_the_first_layer_on(run, seeds, corpus, tmp_path):
+    """Its embedding is the same in every text, of which no map can be fitted."""
+    options = ["--level", "cls", "--networks", "", "--out", tmp_path, "--json"]
+    code, stdout, _ = run("compare", *seeds, "--corpus", corpus, *options)
+    assert code == 0
+    assert {r["source_layer"] for r in json.loads(stdout)["scores"]} == {1, 2, 3}
+
+
+def test_too_little_text_says_which_split_is_empty(run, seeds, tmp_path):
+    text = tmp_path / "one.txt"
+    text.write_text("word worda wordb\n")
+    code, _, stderr = run("compare", *seeds, "--corpus", text, "--out", tmp_path / "out")
+    assert code == 2
+    assert "there is no text to read; give more documents, of which about 70 %" in stderr
+
+
+def test_what_is_trained_is_announced(run, seeds, corpus, tmp_path):
+    options = ["--networks", "-1,0:1", "--hub", "consensus", "--published", "--max-steps", "2"]
+    run_of = ["compare", *seeds, "--corpus", corpus, "--out", tmp_path, *options]
+    code, stdout, _ = run(*run_of)
+    assert code == 0
+    assert "To train: 12 networks of 3 pairs, 2 steps each, and hubs" in stdout

@@ -357,6 +357,14 @@ def test_what_ranks_do_not_share_is_named(monkeypatch):
         distributed.all_equal({"class": "INN", "lr": 0.1}, "what is fitted")
 
 
+def test_what_one_rank_refuses_all_refuse(monkeypatch):
+    monkeypatch.setattr(distributed, "gather", lambda reason: [reason, "other rows"])
+    with pytest.raises(ValueError, match="rank 1: other rows"), distributed.together():
+        pass
+    with pytest.raises(ValueError, match="my own"), distributed.together():
+        raise ValueError("my own")
+
+
 def test_a_single_process_talks_to_nobody():
     with distributed.started():
         assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
@@ -364,4 +372,6 @@ def test_a_single_process_talks_to_nobody():
         assert distributed.gather({"a": 1}) == [{"a": 1}]
         assert distributed.share_of(7) == 7
         distributed.all_equal({"a": 1}, "settings")
+        with distributed.together():
+            pass
     assert list(distributed.progress([1, 2], "two")) == [1, 2]

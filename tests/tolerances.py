@@ -52,6 +52,9 @@ RECOMPUTED = {"exact": 3e-6, "fast": 2e-2}
 # about eps * condition / 50.
 WHITENED = 1e-9
 
+# A network on two devices: float32 products of both, through a few couplings.
+DEVICES = 1e-3
+
 # Largest entry of Q^T Q - I after the last float64 step; a sum of up to 61 products.
 ORTHOGONAL = 1e-13
 

@@ -97,7 +97,10 @@ class Checkpoints:
         common = set.intersection(*steps)
         if not common:
             return None
-        path = self._file(max(common))
+        with distributed.together():
+            return self._read(self._file(max(common)))
+
+    def _read(self, path: Path) -> Snapshot:
         tensors, metadata = load_tensors(path)
         if _RECORD not in metadata:
             raise ValueError(f"{path} is no checkpoint of a training run; give another folder")

@@ -29,7 +29,7 @@ from fastinn.align._sources import (
 )
 from fastinn.align._standard import Standard
 from fastinn.align._training import Budget, Trainer
-from fastinn.align.base import Aligner
+from fastinn.align.base import Aligner, plain, whole_or_not
 from fastinn.moments import Moments
 
 INFERENCE_ROWS = 16_384
@@ -81,6 +81,7 @@ class TrainedAligner(Aligner):
     skipped_steps_: int
     interrupted_: bool
 
+    @whole_or_not
     def fit(
         self,
         X: Array,
@@ -124,6 +125,7 @@ class TrainedAligner(Aligner):
         with reused_buffers():
             return self._fit(InMemory(x, y, numbers, held_out), kept)
 
+    @whole_or_not
     def fit_stream(
         self, blocks: Iterable[Block], *, checkpoint: str | PathLike[str] | None = None
     ) -> Self:
@@ -185,27 +187,58 @@ class TrainedAligner(Aligner):
             kept.restore(self.network_, source.validation)
         self.network_.to(x.device)
         distributed.same_parameters(self.network_)
-        trainer = Trainer(
-            self.network_,
-            self._loss,
-            lambda: self._validate(x, y),
-            self._monitor(x),
+        trainer = self._trainer(
+            self.network_, self._loss, lambda: self._validate(x, y), self._monitor(x)
+        )
+        for name, value in self._run(trainer, source, kept).items():
+            setattr(self, name, value)
+        return self
+
+    def _trainer(
+        self,
+        module: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        validate: Callable[[], dict[str, float]],
+        monitor: Callable[[], dict[str, float]],
+        *,
+        rate: float = 1.0,
+    ) -> Trainer:
+        """Return what trains ``module`` by the parameters of this aligner.
+
+        Args:
+            module: See :class:`Trainer`, as for the next three.
+            loss: Likewise.
+            validate: Likewise.
+            monitor: Likewise.
+            rate: Learning rate as a share of that of this aligner.
+        """
+        return Trainer(
+            module,
+            loss,
+            validate,
+            monitor,
             budget=Budget(self.max_steps, self.max_seconds),
-            lr=self.lr,
+            lr=rate * self.lr,
             full_rate_steps=self._full_rate_steps,
             precision=self.training_precision,
             progress=self.progress,
         )
+
+    def _run(self, trainer: Trainer, source: Source, kept: Checkpoints | None) -> dict[str, Any]:
+        """Train, and return the fitted attributes that say how it went."""
         share = distributed.share_of(self.batch_size)
         trainer.run(source.batches(share, self._generator()), source.validation, kept)
-        self.history_, self.best_step_ = trainer.history, trainer.best_step
-        self.n_steps_, self.skipped_steps_ = trainer.n_steps, trainer.n_skipped
-        self.interrupted_ = trainer.interrupted
-        return self
+        return {
+            "history_": trainer.history,
+            "best_step_": trainer.best_step,
+            "n_steps_": trainer.n_steps,
+            "skipped_steps_": trainer.n_skipped,
+            "interrupted_": trainer.interrupted,
+        }
 
     def _settings(self, rows: Pair) -> dict[str, Any]:
         """Return all that decides about the result but the values of the rows."""
-        params = {k: v for k, v in self.get_params().items() if k != "progress"}
+        params = {k: plain(v) for k, v in self.get_params().items() if k != "progress"}
         data = {"widths": [r.shape[1] for r in rows], "dtypes": [str(r.dtype) for r in rows]}
         return {"class": type(self).__name__, "fastinn": fastinn.__version__, **params, **data}
 
@@ -262,7 +295,7 @@ class TrainedAligner(Aligner):
     def _saved_params(self) -> dict[str, Any]:
         params = super()._saved_params()
         if "hidden" in params:  # by number: the default of a later version may be another
-            params["hidden"] = self._width(self.n_features_in_)
+            params["hidden"] = int(self._width(self.n_features_in_))
         return params
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
 from inspect import isabstract
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -18,6 +20,9 @@ from fastinn import _checks
 from fastinn._arrays import like
 from fastinn._saved import load_tensors, save_tensors, write_whole
 from fastinn._types import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _RECORD, _TENSORS = "aligner.json", "aligner.safetensors"
 
@@ -31,6 +36,25 @@ _UNFIT = (
     RuntimeError,
     MemoryError,
 )
+
+
+def whole_or_not(method: Callable[P, R]) -> Callable[P, R]:
+    """Make a method that fits leave its estimator as it was if it fails.
+
+    Half of a fit beside half of the one before would map rows wrongly.
+    """
+
+    @wraps(method)
+    def fit(*args: P.args, **options: P.kwargs) -> R:
+        estimator, before = args[0], dict(vars(args[0]))
+        try:
+            return method(*args, **options)
+        except BaseException:
+            estimator.__dict__.clear()
+            estimator.__dict__.update(before)
+            raise
+
+    return fit
 
 
 class Estimator(BaseEstimator, ABC):
@@ -49,7 +73,7 @@ class Estimator(BaseEstimator, ABC):
             "params": self._saved_params(),
             "attributes": attributes,
         }
-        text = json.dumps(record, indent=1, default=_plain).encode()
+        text = json.dumps(record, indent=1).encode()
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         # The tensors' file vouches for the record, so a mixture of two saves is noticed.
@@ -58,7 +82,7 @@ class Estimator(BaseEstimator, ABC):
 
     def _saved_params(self) -> dict[str, Any]:
         """Return the parameters of the constructor as JSON can hold them."""
-        return self.get_params(deep=False)
+        return {name: plain(value) for name, value in self.get_params(deep=False).items()}
 
     @classmethod
     def _with_params(cls, params: dict[str, Any]) -> Self:
@@ -102,7 +126,7 @@ class Aligner(Estimator):
         """Map checked rows; the result may have any floating-point dtype."""
 
     def transform(self, X: Array) -> Array:
-        """Map rows into the target space.
+        """Map rows into the target space, on the device of the rows: what is fitted follows them.
 
         Args:
             X: Source rows, shape ``(n, n_features_in_)``.
@@ -212,11 +236,9 @@ def estimator_class(name: str) -> type[Estimator]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    """Return a parameter that is a NumPy number or array as JSON can hold it."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a parameter is {value!r}, which no file of an aligner can hold")
+def plain(value: Any) -> Any:
+    """Return a parameter that may be a NumPy number or array as JSON can hold it."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _read(path: Path) -> bytes:

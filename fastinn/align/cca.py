@@ -139,7 +139,7 @@ def check_ranks(factors: Factors, whitenings: Mapping[View, Whitening], *, ridge
     n = factors.moments.n_rows
     for view, rank in ((view, whitening.rank) for view, whitening in whitenings.items()):
         if rank == 0:
-            raise ValueError(f"{view!r} does not vary: all its features are constant")
+            raise ValueError(f"{view!r} does not vary: all its features are constant; leave it out")
         if rank >= n - 1 and not ridge:
             raise ValueError(
                 f"{n} rows are too few for the {rank} dimensions of {view!r}: every "

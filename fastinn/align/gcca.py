@@ -11,7 +11,7 @@ from torch import Tensor
 from fastinn import _checks
 from fastinn._types import Array, View
 from fastinn.align._views import numbered, of_views, view_from_json, view_to_json
-from fastinn.align.base import Estimator, returned
+from fastinn.align.base import Estimator, returned, whole_or_not
 from fastinn.align.cca import check_ranks, variate_correlations
 from fastinn.align.moment import Factors
 from fastinn.moments import Moments
@@ -64,6 +64,7 @@ class GCCA(Estimator):
         widths = {view: x.shape[1] for view, x in checked.items()}
         return self.from_moments(Moments(widths, precision="exact").update(checked))
 
+    @whole_or_not
     def from_moments(self, moments: Moments | Factors, views: Sequence[View] | None = None) -> Self:
         """Learn from moments of all pairs of ``views``.
 

@@ -32,9 +32,8 @@ from fastinn.align._sources import (
 )
 from fastinn.align._together import AsPair, SeedBlocks, SideBySide, Together
 from fastinn.align._trained import BUFFER_ROWS, TrainedAligner
-from fastinn.align._training import Budget, Trainer
 from fastinn.align._views import view_from_json, view_to_json
-from fastinn.align.base import Bijection, Estimator, estimator_class
+from fastinn.align.base import Bijection, Estimator, estimator_class, whole_or_not
 from fastinn.align.inn import INN
 from fastinn.align.moment import Factors, MomentAligner
 from fastinn.moments import Moments, Pairs
@@ -43,7 +42,7 @@ Rows: TypeAlias = Mapping[Any, Array]
 SeedBlock: TypeAlias = tuple[Rows, Array]
 """Rows of every seed and the int64 document number of each row."""
 
-_TRAINING = ("history_", "best_step_", "interrupted_")
+_TRAINING = ("history_", "best_step_", "n_steps_", "skipped_steps_", "interrupted_")
 
 # Learning rate as a share of a single map's: an error passes two maps that both move.
 _RATE = 0.4
@@ -71,6 +70,8 @@ class Hub(Estimator):
         history_: Of a template that is trained, see :class:`INN`; ``"forward_r2"`` is a mean over
             directed pairs, three of each seed at most, and ``"round_trip"`` the worst map's.
         best_step_: Step of the checkpoint that was kept.
+        n_steps_: Steps that were made.
+        skipped_steps_: Those of them left out because their gradient was not finite.
         interrupted_: Whether Ctrl-C ended training early.
 
     Example:
@@ -86,12 +87,15 @@ class Hub(Estimator):
     _always = ("n_features_in_",)
     history_: dict[str, list[float]]
     best_step_: int
+    n_steps_: int
+    skipped_steps_: int
     interrupted_: bool
 
     def __init__(self, template: Bijection | None = None, *, pivot: View | None = None) -> None:
         self.template = template
         self.pivot = pivot
 
+    @whole_or_not
     def fit(
         self,
         rows: Rows,
@@ -137,6 +141,7 @@ class Hub(Estimator):
         with reused_buffers():
             return self._train(InMemory(whole, whole[:, :1], numbers, held_out), kept)
 
+    @whole_or_not
     def fit_stream(
         self, blocks: Iterable[SeedBlock], *, checkpoint: str | PathLike[str] | None = None
     ) -> Self:
@@ -172,6 +177,7 @@ class Hub(Estimator):
         )
         return self._train(source, kept)
 
+    @whole_or_not
     def from_moments(self, moments: Moments | Factors, seeds: Sequence[View] | None = None) -> Self:
         """Learn from moments alone, if the template is a closed form.
 
@@ -251,21 +257,15 @@ class Hub(Estimator):
         distributed.same_parameters(together)
         rows = dict(zip(self.seeds_, x.chunk(len(self.seeds_), dim=1), strict=True))
         monitors = [fitted._monitor(rows[seed]) for seed, fitted in maps.items()]
-        trainer = Trainer(
+        trainer = template._trainer(
             together,
             together.loss,
             lambda: together.validate(x),
             lambda: {"round_trip": max(monitor()["round_trip"] for monitor in monitors)},
-            budget=Budget(template.max_steps, template.max_seconds),
-            lr=_RATE * template.lr,
-            full_rate_steps=template._full_rate_steps,
-            precision=template.training_precision,
-            progress=template.progress,
+            rate=_RATE,
         )
-        share = distributed.share_of(template.batch_size)
-        trainer.run(source.batches(share, template._generator()), source.validation, kept)
-        self.history_, self.best_step_ = trainer.history, trainer.best_step
-        self.interrupted_ = trainer.interrupted
+        for name, value in template._run(trainer, source, kept).items():
+            setattr(self, name, value)
         for seed, fitted in maps.items():
             fitted.round_trip_ = fitted._round_trip(rows[seed])
         self.maps_ = maps

@@ -1,7 +1,7 @@
 """Least squares and ridge regression, the ridge chosen on validation rows."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import numpy as np
 import torch
@@ -148,7 +148,8 @@ def _candidates(ridge: float | Sequence[float] | str) -> list[float]:
     if isinstance(ridge, str):
         _checks.one_of(ridge, ("validation",), "ridge")
         return list(RIDGES)
-    candidates = [float(r) for r in np.atleast_1d(np.asarray(ridge, dtype=np.float64))]
-    if not candidates or min(candidates) < 0:
+    several = ridge if isinstance(ridge, Sequence) or np.ndim(ridge) == 1 else [ridge]
+    candidates = [float(r) for r in cast(Sequence[float], several)]
+    if not candidates or not min(candidates) >= 0:
         raise ValueError(f"ridge is {ridge!r}, expected 0 or more, or several such numbers")
     return candidates

@@ -12,7 +12,7 @@ from fastinn import _checks
 from fastinn._arrays import as_tensor
 from fastinn._types import Array, Precision, View
 from fastinn.align._pair_moments import PairMoments
-from fastinn.align.base import Aligner, Bijection
+from fastinn.align.base import Aligner, Bijection, whole_or_not
 from fastinn.moments import Moments
 from fastinn.ops.whiten import Whitening, WhitenMethod, principal_whiten, whiten
 
@@ -226,16 +226,11 @@ class MomentAligner(Aligner):
         self._seen = None
         return self
 
+    @whole_or_not
     def _from_factors(self, factors: Factors, source: View, target: View, **options: Any) -> Self:
-        before = dict(vars(self))
         self.x_mean_, self.y_mean_ = factors.mean(source), factors.mean(target)
         self.n_features_in_, self.n_features_out_ = len(self.x_mean_), len(self.y_mean_)
-        try:
-            self._solve(factors, source, target, **options)
-        except BaseException:  # half a fit beside half of the one before would map rows wrongly
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        self._solve(factors, source, target, **options)
         return self
 
     @abstractmethod

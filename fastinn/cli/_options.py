@@ -114,6 +114,8 @@ def encoder(
     model: str, layers: str, level: Level, *, fast: bool = False, exact: bool = False
 ) -> Encoder:
     """Return the encoder of a model that reads ``layers``, as ``--layers`` gives them."""
+    if fast and exact:
+        raise ValueError("give --fast or --exact, not both: models run in 16 bits or in 32")
     in_float32: Precision = "exact" if exact else "high"
     return Encoder(
         model,
@@ -132,7 +134,7 @@ def sources_of(
     exact: bool = False,
 ) -> Sources:
     """Return what the places hold, by name: stores of hidden states, or models to read live."""
-    if are_stores(places):
+    if _are_stores(places, fast=fast):
         return by_name(places, lambda place: _store(place, layers, level))
     rows = level or Level.token
     return by_name(places, lambda place: encoder(place, layers, rows, fast=fast, exact=exact))
@@ -143,14 +145,13 @@ def pair_of(
 ) -> Sources:
     """Return what two places hold, as ``"source"`` and ``"target"``, one layer of each."""
     ends = zip(("source", "target"), (source, target), layers, strict=True)
-    if are_stores((source, target)):
+    if _are_stores((source, target), fast=fast):
         return {end: _store(place, str(layer), level) for end, place, layer in ends}
     rows = level or Level.token
     return {end: encoder(place, str(layer), rows, fast=fast) for end, place, layer in ends}
 
 
-def are_stores(places: Sequence[str]) -> bool:
-    """Whether the places are stores and not models; a mixture is refused."""
+def _are_stores(places: Sequence[str], *, fast: bool) -> bool:
     stores = [place for place in places if is_store(place)]
     others = [place for place in places if place not in stores]
     if stores and others:
@@ -158,26 +159,35 @@ def are_stores(places: Sequence[str]) -> bool:
             f"{stores[0]} is a store and {others[0]} is none; give stores or models, not both: "
             "fastinn extract makes stores"
         )
+    if stores and fast:
+        raise ValueError("stores hold what their models gave; leave --fast out")
     return bool(stores)
 
 
 def _store(place: str, layers: str, level: Level | None) -> EmbeddingStore:
     store = EmbeddingStore(place)
     if level not in (None, store.level):
-        raise ValueError(f"{place} holds level {store.level!r}, --level asks for {str(level)!r}")
+        raise ValueError(f"{place} holds level {store.level!r}, {str(level)!r} is wanted")
     return store if layers == "all" else store.select(numbers(layers, "--layers"))
 
 
 def name(model: str) -> str:
     """Return what results call a model: the last part of its id or folder, no revision."""
-    return Path(model).name.partition("@")[0]
+    return _divided(model)[0]
+
+
+def _divided(model: str) -> tuple[str, ...]:
+    """Return the name and the revision of a model, if it has one: ``id@revision``, or a folder."""
+    # A revision may hold slashes, and so may the path of a folder with an @ in it.
+    place, at, revision = (Path(model).name if Path(model).exists() else model).partition("@")
+    return (Path(place).name, revision) if at else (Path(place).name,)
 
 
 def names_of(models: Sequence[str]) -> dict[str, str]:
     """Return the models by name, with their revisions where only these tell them apart."""
     short = [name(model) for model in models]
     named = {
-        own if short.count(own) == 1 else Path(model).name: model
+        own if short.count(own) == 1 else "@".join(_divided(model)): model
         for own, model in zip(short, models, strict=True)
     }
     if len(named) < len(models):

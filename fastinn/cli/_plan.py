@@ -14,6 +14,7 @@ from fastinn.embed.store import is_store
 from fastinn.embed.store.overview import overview
 from fastinn.embed.store_stream import BLOCKS_HELD
 from fastinn.moments import MomentsSize
+from fastinn.study.comparison import Comparison
 
 
 def announce(
@@ -46,6 +47,20 @@ def announce_moments(size: MomentsSize, storage: Path | None, as_json: bool) -> 
     size.check(storage)
     where = "memory" if storage is None else str(storage)
     say(as_json, f"Moments to accumulate in {where}: {size}")
+
+
+def announce_networks(how: Comparison, n_pairs: int, as_json: bool) -> None:
+    """Say how many networks are to be trained, and how long each."""
+    if not n_pairs:
+        return
+    n = n_pairs * (len(how.bijections) + 2)  # and a free network a direction
+    long = (
+        f"{how.inn.max_steps:,} steps"
+        if how.inn.max_seconds is None
+        else duration(how.inn.max_seconds)
+    )
+    hubs = "" if how.hub is None else ", and hubs"
+    say(as_json, f"To train: {n:,} networks of {n_pairs:,} pairs, {long} each{hubs}")
 
 
 def announce_stores(

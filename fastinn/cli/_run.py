@@ -2,19 +2,21 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 from rich.table import Table
 
 from fastinn.cli._options import Sources, command_line
-from fastinn.cli._plan import announce, announce_moments
+from fastinn.cli._plan import announce, announce_moments, announce_networks
 from fastinn.cli._terminal import complain, report_left_out, say, show, show_further
 from fastinn.embed import Corpus
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
 from fastinn.study.accumulation import accumulated_size
 from fastinn.study.comparison import Comparison
-from fastinn.study.layers import Results, compare
+from fastinn.study.layers import Results, check, compare, network_pairs
 
 Save: TypeAlias = Callable[[Results], object]
 
@@ -26,13 +28,18 @@ def run_comparison(
     sources: Sources,
     corpus: Corpus | None,
     how: Comparison,
-    folder: RunFolder,
+    out: Path,
+    overwrite: bool,
     as_json: bool,
     command: str,
 ) -> None:
-    """Say what a comparison takes, and run it into ``folder``."""
+    """Check a comparison, say what it takes, and run it into the folder ``out``."""
+    check(sources, how)
+    folder = RunFolder(out, overwrite=overwrite)
+    how = replace(how, checkpoints=folder.checkpoints)
     announce(sources, corpus, how.tokens_per_block, as_json)
     announce_moments(accumulated_size(sources, how.cells), how.storage, as_json)
+    announce_networks(how, len(network_pairs(sources, how.network_layers)), as_json)
 
     def run(save: Save) -> object:
         return compare(sources, corpus, how, title=command, command=command_line(), save=save)

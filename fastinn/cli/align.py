@@ -39,6 +39,7 @@ from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.metrics import evaluate
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
+from fastinn.study._gpu import on_gpu
 from fastinn.study.passes import Pass, run_pass
 from fastinn.study.resamples import r2_interval
 
@@ -75,7 +76,7 @@ def align(
 
     Example: fastinn align seed-0/ seed-1/ --layer -1 --corpus wiki.txt --out map
     """
-    folder = RunFolder(out, overwrite=overwrite, mark="aligner.json")
+    folder = RunFolder(out, overwrite=overwrite)
     layers = layer, layer if target_layer is None else target_layer
     read = pair_of(source, target, layers, level, fast=fast)
     views = ("source", read["source"].layers[0]), ("target", read["target"].layers[0])
@@ -89,10 +90,12 @@ def align(
     fitted: dict[str, Aligner] = {"linear": LinearMap().from_moments(moments, *views)}
     aligner = _aligner(method, max_steps, random_state)
     if isinstance(aligner, INN | MLPMap):
-        fitted[method.value] = aligner.fit_stream(train.pair(*views), checkpoint=kept / "fit")
+        fitted[method.value] = aligner.fit_stream(
+            train.pair(*views, move=on_gpu), checkpoint=kept / "fit"
+        )
     elif method is not Method.linear:
         fitted[method.value] = aligner.from_moments(moments, *views)
-    x, y = (held_out.rows[view] for view in views)
+    x, y = (on_gpu(held_out.rows[view]) for view in views)
     scores = {name: _scored(map_, x, y, held_out.documents) for name, map_ in fitted.items()}
     if distributed.is_main():
         fitted[method.value].save(out)

@@ -21,9 +21,9 @@ from fastinn.cli._options import (
     Out,
     Overwrite,
     RandomState,
+    Sources,
     Storage,
     TokensPerBlock,
-    are_stores,
     budget,
     corpus_for,
     name,
@@ -33,8 +33,8 @@ from fastinn.cli._options import (
     sources_of,
 )
 from fastinn.cli._run import run_comparison
+from fastinn.embed import EmbeddingStore
 from fastinn.embed.reading import TOKENS_PER_BLOCK
-from fastinn.report.folder import RunFolder
 from fastinn.study.comparison import PAPER_DOCUMENTS, Comparison
 
 
@@ -115,7 +115,6 @@ def compare(
     """
     if hub_steps is not None and hub is None:
         raise ValueError("--hub-steps is given and no hub; add --hub consensus, or leave it out")
-    folder = RunFolder(out, overwrite=overwrite)
     trained = network_cells(networks, "--networks")
     paper = protocol is Protocol.paper
     read = sources_of(sources, layers, Level.sentence if paper and not level else level, fast=fast)
@@ -132,19 +131,33 @@ def compare(
         n_jobs=jobs or processors(),
         storage=storage,
         tokens_per_block=tokens_per_block,
-        checkpoints=folder.checkpoints,
     )
     if paper:
         how = how.as_published()
-        documents = documents or (None if are_stores(sources) else PAPER_DOCUMENTS)
+        documents = documents or _paper_documents(read)
     if objective is not None:
         how.inn.set_params(objective=objective.value)
     if max_rows is not None:
         how = replace(how, max_rows=max_rows)
     text = corpus_for(read, corpus, column, documents)
-    run_comparison(read, text, how, folder, as_json, "fastinn compare")
+    run_comparison(read, text, how, out, overwrite, as_json, "fastinn compare")
 
 
 def _name_in(sources: list[str], hub: str) -> str:
-    """Return what the results call the model that ``--hub`` names as the others are."""
-    return next((own for own, place in names_of(sources).items() if place == hub), name(hub))
+    """Return what the results call the model that ``--hub`` names, as the others are or so."""
+    named = names_of(sources)
+    given = (own for own, place in named.items() if Path(place) == Path(hub))
+    return hub if hub in named else next(given, name(hub))
+
+
+def _paper_documents(read: Sources) -> int | None:
+    """Return how many texts the published protocol reads, or check that stores hold no more."""
+    stores = {own: held for own, held in read.items() if isinstance(held, EmbeddingStore)}
+    for own, store in stores.items():
+        if len(store) > PAPER_DOCUMENTS:
+            raise ValueError(
+                f"{own} holds {len(store):,} texts and the published protocol has "
+                f"{PAPER_DOCUMENTS:,}, of which it trains on 1600; make stores by fastinn extract "
+                f"--level sentence --documents {PAPER_DOCUMENTS}"
+            )
+    return None if stores else PAPER_DOCUMENTS

@@ -7,7 +7,6 @@ from fastinn.cli._options import AsJson, Out, Overwrite, processors
 from fastinn.cli._run import run_comparison
 from fastinn.embed import Corpus, Encoder
 from fastinn.embed.seeds import shipped_seeds
-from fastinn.report.folder import RunFolder
 from fastinn.study.comparison import Comparison
 
 # A tour of a few minutes on two cores: half the width of the defaults, fewer and smaller steps.
@@ -20,18 +19,18 @@ _CANDIDATES = 2_000
 def demo(
     out: Out = Path("fastinn-demo"), overwrite: Overwrite = True, as_json: AsJson = False
 ) -> None:
-    """Align the shipped mini BERTs, all pairs, with every method, and write a report.
+    """Align the shipped mini BERTs, all pairs, with the main methods, and write a report.
 
     Example: fastinn demo --out my-demo
     """
-    folder = RunFolder(out, overwrite=overwrite)
     encoders = {n: Encoder(str(path), layers="all") for n, path in shipped_seeds().items()}
     corpus = Corpus.python_docs().head(_DOCUMENTS)
     run_comparison(
         encoders,
         corpus,
         Comparison(inn=_INN, mlp=_MLP, n_candidates=_CANDIDATES, n_jobs=processors()),
-        folder,
+        out,
+        overwrite,
         as_json,
         "fastinn demo",
     )

@@ -27,6 +27,7 @@ from fastinn.embed.extraction import store_path
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.store.overview import overview
 from fastinn.report import terminal
+from fastinn.report.folder import make_writable
 
 
 class Dtype(StrEnum):
@@ -54,7 +55,7 @@ def extract(
 
     Example: fastinn extract google/multiberts-seed_0 --corpus wiki.txt --layers 6,-1 --out states
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_writable(out)
     rows = level or Level.token
     encoders = by_name(models, lambda model: encoder(model, layers, rows, fast=fast))
     text = corpus_of(corpus, column, documents)

@@ -58,7 +58,7 @@ def moments(
 
     Example: fastinn moments google/multiberts-seed_{0..24} --corpus wiki.txt --out moments
     """
-    folder = RunFolder(out, overwrite=overwrite, mark="moments.json")
+    folder = RunFolder(out, overwrite=overwrite)
     read = sources_of(sources, layers, level, fast=fast, exact=exact)
     text = corpus_for(read, corpus, column, documents)
     announce(read, text, tokens_per_block, as_json)

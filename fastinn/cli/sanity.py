@@ -14,10 +14,11 @@ from fastinn.cli._options import (
     corpus_of,
     decimals,
 )
-from fastinn.cli._terminal import show
+from fastinn.cli._terminal import report_left_out, show
 from fastinn.embed import Encoder, stream
 from fastinn.embed.seeds import shipped_seeds
 from fastinn.report import terminal
+from fastinn.study._gpu import on_gpu
 from fastinn.study.passes import run_pass
 from fastinn.study.sanity import STRENGTHS, sanity_check, thorough_inn, thorough_published
 
@@ -45,10 +46,12 @@ def sanity(
 
     Example: fastinn sanity --layer -1 --strengths 1,1.18,2
     """
+    gains = decimals(strengths, "--strengths")
     encoder = Encoder(model or str(next(iter(shipped_seeds().values()))), layers=[layer])
     view = ("model", encoder.layers[0])
+    text = corpus_of(corpus, column, documents)
     done = run_pass(
-        stream({"model": encoder}, corpus_of(corpus, column, documents)),
+        stream({"model": encoder}, text),
         pairs="all",
         sampled=[view],
         max_rows=max_rows,
@@ -60,13 +63,14 @@ def sanity(
         if max_steps is not None:
             network.set_params(max_steps=max_steps)
     found = sanity_check(
-        done.rows[view],
+        on_gpu(done.rows[view]),
         documents=done.documents,
-        strengths=decimals(strengths, "--strengths"),
+        strengths=gains,
         inn=inn,
         published=published,
         mlp=mlp,
         random_state=random_state,
     )
+    report_left_out(text)
     records = [vars(recovery) for recovery in found]
     show(records, as_json, terminal.recovery_table)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fastinn.cli._options import AsJson, Column, CorpusFile, Out, corpus_of
-from fastinn.cli._terminal import console, show
+from fastinn.cli._terminal import console, report_left_out, show
 from fastinn.embed import Corpus
 from fastinn.embed.cards import load_card
 from fastinn.embed.pretrain import PretrainConfig, pretrain
@@ -44,6 +44,8 @@ def train_seeds(
 
     Example: fastinn seeds train --n 4 --corpus wiki.txt --hidden 256 --out my-seeds
     """
+    if corpus and packages:
+        raise ValueError("give --corpus or --packages, not both: these are parts of other corpora")
     text = corpus_of(corpus, column) if corpus else Corpus.python_docs(packages=packages)
     config = PretrainConfig(
         hidden=hidden,
@@ -55,7 +57,9 @@ def train_seeds(
         batch=batch,
         lr=lr,
     )
-    for path in pretrain(text, out, n_seeds=n, config=config):
+    paths = pretrain(text, out, n_seeds=n, config=config)
+    report_left_out(text)
+    for path in paths:
         scores = load_card(path)
         console.print(
             f"{path}: held-out loss {scores['loss']:.2f} (unigram {scores['unigram_loss']:.2f}), "

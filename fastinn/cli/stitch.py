@@ -21,7 +21,7 @@ from fastinn.cli._options import (
     corpus_of,
     numbers,
 )
-from fastinn.cli._terminal import say, show
+from fastinn.cli._terminal import report_left_out, say, show
 from fastinn.embed import Corpus
 from fastinn.embed.classifier import Classifier
 from fastinn.embed.labelled import read_labelled
@@ -91,6 +91,7 @@ def stitch(
         command=command_line(),
         save=folder.save,
     )
+    report_left_out(text)
     show(results, as_json, terminal.stitching_table)
     say(as_json, f"Report: {folder.report(results)}")
 

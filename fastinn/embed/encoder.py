@@ -32,7 +32,8 @@ class Encoder(Source):
 
     Args:
         model: Hub id or local folder of a Hugging Face BERT-like encoder.
-        layers: Layers to read: 0 is the embedding output, -1 the last layer; or ``"all"``.
+        layers: Layers to read: 0 is the embedding output, -1 the last layer; or ``"all"``,
+            at level ``"cls"`` without the embeddings, which are the same for every text.
         level: What a row is: a ``"token"``; a ``"word"``, the mean of the tokens that share
             characters with it, so that models with different tokenizers can be paired; a
             ``"sentence"``, the mean of a document's tokens, special ones excepted; or ``"cls"``,
@@ -79,7 +80,9 @@ class Encoder(Source):
             dtype=fast_dtype if precision == "fast" else torch.float32,
             revision=revision,
         )
-        self.layers = self.model.resolve(range(self.n_layers + 1) if layers == "all" else layers, 0)
+        first = 1 if level == "cls" else 0
+        wanted = range(first, self.n_layers + 1) if layers == "all" else layers
+        self.layers = self.model.resolve(wanted, 0)
         if precision == "fast" and not multiplies_bfloat16(self.device):
             warnings.warn(
                 "16 bits take longer than 32 on this CPU, which has no matrix tiles (AMX); "

@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -159,9 +159,21 @@ class Stream(ABC):
             },
         }
 
-    def pair(self, source: tuple[str, Any], target: tuple[str, Any]) -> "PairStream":
-        """Narrow the stream to two views, as the aligners' ``fit_stream`` reads them."""
-        return PairStream(self, source, target)
+    def pair(
+        self,
+        source: tuple[str, Any],
+        target: tuple[str, Any],
+        *,
+        move: Callable[[Tensor], Tensor] = lambda rows: rows,
+    ) -> "PairStream":
+        """Narrow the stream to two views, as the aligners' ``fit_stream`` reads them.
+
+        Args:
+            source: View to map from.
+            target: View to map into.
+            move: Brings the rows of a block to where they are wanted, such as a GPU.
+        """
+        return PairStream(self, source, target, move)
 
     def _read_ahead(self, items: Iterable[T]) -> Prefetch[T]:
         self._prefetch = prefetch = Prefetch(items)
@@ -191,6 +203,7 @@ class PairStream:
     stream: Stream
     source: tuple[str, Any]
     target: tuple[str, Any]
+    move: Callable[[Tensor], Tensor]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Iterate over the blocks from the first document on."""
@@ -209,7 +222,8 @@ class PairStream:
 
     def _of(self, blocks: Iterable[Block]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for block in blocks:
-            yield block.rows[self.source], block.rows[self.target], block.documents
+            x, y = (self.move(block.rows[view]) for view in (self.source, self.target))
+            yield x, y, block.documents
 
 
 def position_of(record: Mapping[str, Any]) -> Position:

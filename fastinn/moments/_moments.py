@@ -176,8 +176,8 @@ class Moments:
                 document, shape ``(n,)``.
 
         Returns:
-            The number at the least distance of two views, where it is largest if rows of a label
-            follow one another.
+            The number for the two views that are moved apart least: of other pairs, fewer meet
+            if rows of one label follow one another.
         """
         return sum(
             int((rows == rows.roll(self._least_distance(len(rows)))).sum())

@@ -13,6 +13,7 @@ from fastinn.report.tables import number
 # dark; without the yellow, which is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 FORWARD, BACKWARD, MARK = COLOURS[:3]
+_DASHES = ("solid", "dot")
 NEUTRAL = "rgba(128,128,128,0.35)"
 # Exploded inverses reach R2 of -1e4 and would flatten everything else.
 R2_RANGE = {"clipmin": -0.5, "clipmax": 1.0}
@@ -85,6 +86,12 @@ def off_axis(values: Iterable[float]) -> str:
     """Say how many scores lie to the left of what is drawn of R2, where any do."""
     n = sum(value < R2_RANGE["clipmin"] for value in values)
     return f"; {n} values below {R2_RANGE['clipmin']}, off the axis" if n else ""
+
+
+def line_style(place: int) -> dict[str, Any]:
+    """Return the line of one method among several; where colours recur, dots tell them apart."""
+    dash = _DASHES[place // len(COLOURS) % len(_DASHES)]
+    return {"color": COLOURS[place % len(COLOURS)], "width": 1.5, "dash": dash}
 
 
 def how_many(means: Iterable[Mapping[str, Any]]) -> str:

@@ -350,11 +350,12 @@ def _mark_blocks(figure: go.Figure, owners: Sequence[str]) -> None:
 
 
 def _add_band(figure: go.Figure, band: Mapping[str, Sequence[float | None]]) -> None:
-    edge = {"x0": 1, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    # Of one pair the band is a line, which only its edge shows.
+    edge = {"x0": 1, "mode": "lines", "line": {"width": 1, "color": NEUTRAL}, "hoverinfo": "skip"}
     figure.add_scatter(y=[number(value) for value in band["low"]], showlegend=False, **edge)
     figure.add_scatter(
         y=[number(value) for value in band["high"]],
-        name="null band (pairing shifted)",
+        name="null band (pairing shifted), range over the pairs",
         fill="tonexty",
         fillcolor=NEUTRAL,
         **edge,
@@ -379,10 +380,14 @@ def _add_curve(
         legendgroup=name,
         showlegend=in_legend,
         opacity=opacity,
-        text=[label(f"{record['a']} → {record['b']}, layer {record['layer']}")]
-        * len(record["steps"]),
+        text=[label(f"{record['a']} → {record['b']}, {_layers_of(record)}")] * len(record["steps"]),
         hovertemplate=f"%{{text}}<br>{name} R² %{{y:.3f}} at step %{{x}}<extra></extra>",
     )
+
+
+def _layers_of(record: Mapping[str, Any]) -> str:
+    layer, target = record["layer"], record.get("target_layer", record["layer"])
+    return f"layer {layer}" if layer == target else f"layer {layer} to {target}"
 
 
 def _add_checkpoints(figure: go.Figure, records: Iterable[Mapping[str, Any]]) -> None:

@@ -10,6 +10,9 @@ from fastinn._saved import write_whole
 from fastinn.report.html import write_report
 from fastinn.report.tables import Results
 
+# Whichever of them a folder holds, it is of a run that has ended.
+_RESULTS = ("results.json", "aligner.json", "moments.json")
+
 
 class RunFolder:
     """Where a command leaves its results. Under several ranks, rank 0 writes them.
@@ -19,7 +22,6 @@ class RunFolder:
     Args:
         path: The folder, made if it is not there.
         overwrite: Whether a run that it holds, finished or not, may be replaced.
-        mark: File that tells that it holds one.
 
     Attributes:
         path: The folder.
@@ -30,24 +32,25 @@ class RunFolder:
         OSError: If it cannot be written.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool, mark: str = "results.json") -> None:
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
         self.path, self.checkpoints = path, path / "checkpoints"
         self._dropped = path / "checkpoints.dropped"
         if distributed.is_main():
-            self._claim(overwrite, mark)
+            self._claim(overwrite)
         distributed.broadcast("claimed")  # nobody reads checkpoints that are about to go
 
-    def _claim(self, overwrite: bool, mark: str) -> None:
+    def _claim(self, overwrite: bool) -> None:
         shutil.rmtree(self._dropped, ignore_errors=True)
         if overwrite:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
-        elif (self.path / mark).exists() and not self.checkpoints.exists():
+        elif self._holds_results() and not self.checkpoints.exists():
             raise FileExistsError(
                 f"{self.path} holds another run; give another folder with --out, or --overwrite"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path / ".writable", b"")  # a full or read-only disk shows before the work
-        (self.path / ".writable").unlink()
+        make_writable(self.path)
+
+    def _holds_results(self) -> bool:
+        return any((self.path / name).exists() for name in _RESULTS)
 
     def save(self, results: Results) -> None:
         """Write ``results.json``, the whole of it or nothing."""
@@ -70,3 +73,19 @@ class RunFolder:
             # At once: a run must not go on with what a kill leaves of them.
             self.checkpoints.rename(self._dropped)
             shutil.rmtree(self._dropped, ignore_errors=True)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder, and find out before the work whether anything can be written there.
+
+    Raises:
+        OSError: If not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be made or written ({error.strerror}); give another folder with --out"
+        ) from error

@@ -7,12 +7,12 @@ import plotly.graph_objects as go
 
 from fastinn.report.drawing import (
     BACKWARD,
-    COLOURS,
     FORWARD,
     R2_RANGE,
     error_bars,
     how_many,
     label,
+    line_style,
     new_figure,
     off_axis,
 )
@@ -88,23 +88,23 @@ def layer_curves(results: Results) -> go.Figure:
     lines = _by(means, "method")
     baseline = _by(results.get("baseline_means", []), "method")
     for place, (method, records) in enumerate(lines.items()):
-        layers = [record["source_layer"] for record in records]
-        _add_line(figure, method, layers, records, COLOURS[place % len(COLOURS)])
+        _add_line(figure, method, "source_layer", records, line_style(place))
     for method, records in baseline.items():
-        layers = [record["target_layer"] for record in records]
-        colour = COLOURS[[*lines, method].index(method) % len(COLOURS)]
-        _add_line(figure, f"{records[0]['source']}, {method}", layers, records, colour, "dash")
+        style = line_style([*lines, method].index(method)) | {"dash": "dash"}
+        _add_line(figure, f"{records[0]['source']}, {method}", "target_layer", records, style)
     figure.update_xaxes(title="layer", dtick=1)
     return figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
 
 
 def same_layer_means(results: Results) -> list[Record]:
     """Return the means over both directions from a layer to the same layer."""
-    return [
+    found = [
         record
         for record in results.get("means", [])
         if record["direction"] == "both" and record["source_layer"] == record["target_layer"]
     ]
+    # Networks were trained in the order in which their layers were named.
+    return sorted(found, key=lambda record: record["source_layer"])
 
 
 def stratum_points(results: Results, by: str, cell: tuple[Any, Any]) -> go.Figure:
@@ -121,8 +121,7 @@ def stratum_points(results: Results, by: str, cell: tuple[Any, Any]) -> go.Figur
     records = strata_records(results, by, cell)
     figure = new_figure(f"Held-out R² by {STRATA[by]}", how_many(records))
     for place, (method, of_method) in enumerate(_by(records, "method").items()):
-        names = [record["stratum"] for record in of_method]
-        _add_line(figure, method, names, of_method, COLOURS[place % len(COLOURS)])
+        _add_line(figure, method, "stratum", of_method, line_style(place))
     figure.update_xaxes(title=f"{STRATA[by]} (count)", type="category")
     return figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
 
@@ -146,18 +145,18 @@ def _by(records: Iterable[Record], name: str) -> dict[Any, list[Record]]:
 def _add_line(
     figure: go.Figure,
     name: str,
-    places: Sequence[Any],
+    side: str,
     records: Sequence[Record],
-    colour: str,
-    dash: str = "solid",
+    style: Mapping[str, Any],
 ) -> None:
+    """Draw what records say of the places that their entry ``side`` names."""
     figure.add_scatter(
-        x=places,
+        x=[record[side] for record in records],
         y=[number(record["mean"]) for record in records],
         error_y=error_bars(records),
         mode="lines+markers",
         name=label(name),
-        line={"color": colour, "width": 1.5, "dash": dash},
+        line=style,
         text=[label(f"{name}: {_interval(record)}") for record in records],
         hovertemplate="%{text}<extra></extra>",
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 _PIXELS_AN_INCH = 100
 _WIDTH = 9.0
-_DASHES = {"dash": "--", None: "-", "solid": "-"}
+_DASHES = {"dash": "--", "dot": ":", None: "-", "solid": "-"}
 _LINE, _MARKER = 1.5, 5.0
 
 
@@ -71,11 +71,10 @@ def _scatter(axes: Axes, figure: go.Figure, place: int, positions: _Positions) -
         below = positions.of("y", figure.data[place - 1].y)
         n = min(len(below), len(y))
         axes.fill_between(
-            x[:n], below[:n], y[:n], color=_colour(trace.fillcolor), lw=0, label=_named(trace)
+            x[:n], below[:n], y[:n], color=_colour(trace.fillcolor), lw=1, label=_named(trace)
         )
         return
-    if trace.line.width != 0:
-        _plot(axes, trace, x, y)
+    _plot(axes, trace, x, y)
 
 
 def _plot(axes: Axes, trace: go.Scatter, x: np.ndarray, y: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fastinn.report.drawing import COLOURS, NEUTRAL, error_bars, label, new_figure
+from fastinn.report.drawing import NEUTRAL, error_bars, label, line_style, new_figure
 from fastinn.report.figures import pair_heat_map
 from fastinn.report.tables import Results
 
@@ -37,7 +37,7 @@ def stitching_curves(results: Results, score: str) -> go.Figure:
     methods = list(dict.fromkeys(record["method"] for record in found["scores"]))
     for place, method in enumerate(methods):
         records = [record for record in found["scores"] if record["method"] == method]
-        _add_method(figure, method, records, score, COLOURS[place % len(COLOURS)])
+        _add_method(figure, method, records, score, line_style(place))
     _add_levels(
         figure, {f"{role} itself": own[score]["mean"] for role, own in found["own"].items()}
     )
@@ -97,7 +97,7 @@ def _both_ways(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _add_method(
-    figure: go.Figure, method: str, records: list[dict[str, Any]], score: str, colour: str
+    figure: go.Figure, method: str, records: list[dict[str, Any]], score: str, style: dict[str, Any]
 ) -> None:
     spans = [record[score] for record in records]
     figure.add_scatter(
@@ -106,7 +106,7 @@ def _add_method(
         error_y=error_bars(spans),
         mode="lines+markers",
         name=label(method),
-        line={"color": colour, "width": 1.5},
+        line=style,
         hovertemplate=f"{label(method)}<br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fastinn.report.headline import headline_place
+from fastinn.report.headline import headline_place, is_network
 from fastinn.report.tables import (
     Results,
     brackets,
@@ -54,7 +54,7 @@ def cell_table(results: Results) -> Table:
 
 
 def difference_table(results: Results) -> Table:
-    """Show by how much methods differ on the same pairs, layer by layer."""
+    """Show by how much methods differ on the same pairs and rows, layer by layer."""
     table = _table(
         "Differences of held-out R2 (95 % interval, resamples paired)",
         "difference",
@@ -82,9 +82,11 @@ def baseline_table(results: Results) -> Table:
 
 
 def strata_table(results: Results) -> Table:
-    """Show the R2 of each stratum at the last layers told apart, a method a column."""
+    """Show the R2 of each stratum at the last layers of networks, or of all; a method a column."""
     tables = strata_tables(results)
-    place = [tables[-1][side] for side in ("source_layer", "target_layer")] if tables else []
+    trained = [of for of in tables if any(map(is_network, of["methods"]))]
+    last = (trained or tables)[-1:]
+    place = [of[side] for of in last for side in ("source_layer", "target_layer")]
     found = [of for of in tables if [of["source_layer"], of["target_layer"]] == place]
     methods = [m for m in dict.fromkeys(m for of in found for m in of["methods"]) if _is_shown(m)]
     layers = " -> ".join(map(str, place))

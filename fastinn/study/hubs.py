@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import torch
 from torch import Tensor
 
 from fastinn.align import INN, Hub
 from fastinn.embed.corpus import SPLITS, Split
+from fastinn.study._gpu import on_gpu
 from fastinn.study.held_out import HeldOut
 from fastinn.study.parts import Part, Parts
 from fastinn.study.passes import Pass, View, own_rows
@@ -41,12 +41,12 @@ def hub_results(
     """
     pivots = {seed: (seed, layer) for seed, layer in views}
     hub = Hub(inn, pivot=pivots.get(common))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     train, validation, test = (
-        {view: passes[split].rows[view][own_rows(split)].to(device) for view in views}
+        {view: on_gpu(passes[split].rows[view][own_rows(split)]) for view in views}
         for split in SPLITS
     )
     hub.fit(train, validation=validation, checkpoint=part.work("fit"))
+    del train, validation  # of all seeds: much, on a GPU
     if hub.interrupted_:
         raise KeyboardInterrupt  # what is finished is kept; a hub cut short is not
     name = f"hub {network_name(inn).removesuffix(')')}, {common})"

@@ -64,18 +64,12 @@ def compare(
         The results, ready for :func:`fastinn.report.write_report` and JSON.
 
     Raises:
-        ValueError: If there are fewer than two seeds, their tokenizers differ, a split is empty,
-            or the checkpoints are damaged or of a run with other settings.
+        ValueError: If there are fewer than two seeds, their widths or tokenizers differ, a split
+            is empty, or the checkpoints are damaged or of a run with other settings.
     """
-    if len(sources) < 2:
-        raise ValueError(f"there are {len(sources)} seeds to compare, expected two or more")
-    _check_widths(sources)
-    accumulated_size(sources, how.cells).check(how.storage)
-    if how.hub not in (None, CONSENSUS, *sources):
-        seeds = ", ".join(sources)
-        raise ValueError(f"hub is {how.hub!r}, expected {CONSENSUS!r} or one of the seeds {seeds}")
+    check(sources, how)
     start = saved = time.perf_counter()
-    networks = _network_pairs(sources, how.network_layers)
+    networks = network_pairs(sources, how.network_layers)
     text = stream(sources, corpus, tokens_per_block=how.tokens_per_block)
     parts = _kept_parts(text, how)
     passes = _passes(text, how, networks)
@@ -96,6 +90,31 @@ def compare(
         results.update(errors.summaries(results))
         save(results)
     return results
+
+
+def check(sources: Mapping[str, Readable], how: Comparison) -> None:
+    """Refuse, before anything is read, what cannot be compared.
+
+    Args:
+        sources: As in :func:`compare`.
+        how: What to compare.
+
+    Raises:
+        ValueError: If there are fewer than two seeds, their widths differ, a network or hub is
+            wanted where there is none, or there is no room for the moments.
+    """
+    if len(sources) < 2:
+        raise ValueError(f"there are {len(sources)} seeds to compare, expected two or more")
+    _check_widths(sources)
+    accumulated_size(sources, how.cells).check(how.storage)
+    if how.hub not in (None, CONSENSUS, *sources):
+        seeds = ", ".join(sources)
+        raise ValueError(f"hub is {how.hub!r}, expected {CONSENSUS!r} or one of the seeds {seeds}")
+    network_pairs(sources, how.network_layers)
+    if how.published is not None and not how.network_layers:
+        raise ValueError("BERT-INN is wanted at no layer; name one with --networks")
+    if how.hub is not None and not any(isinstance(layer, int) for layer in how.network_layers):
+        raise ValueError("a hub is wanted at no layer; name one, not a cell, with --networks")
 
 
 def _check_widths(sources: Mapping[str, Readable]) -> None:
@@ -166,7 +185,7 @@ def _cells(encoders: Mapping[str, Readable], cells: str) -> Iterator[Pair]:
                 yield (a, i), (b, j)
 
 
-def _network_pairs(
+def network_pairs(
     encoders: Mapping[str, Readable], layers: Sequence[int | tuple[int, int]]
 ) -> list[Pair]:
     """Return the pairs of views that networks are trained on; a cell takes each pair twice."""
@@ -180,7 +199,13 @@ def _network_pairs(
 
 def _view(encoders: Mapping[str, Readable], seed: str, layer: int) -> View:
     """Return a seed at a layer that may be counted from the end, checked that it is read."""
-    index = layer % (encoders[seed].n_layers + 1)
+    n = encoders[seed].n_layers
+    index = layer + n + 1 if layer < 0 else layer
+    if not 0 <= index <= n:
+        raise ValueError(
+            f"a network is wanted at layer {layer} of {seed}, whose layers are 0 (embeddings) to "
+            f"{n}"
+        )
     if index not in encoders[seed].layers:
         raise ValueError(
             f"a network is wanted at layer {index} of {seed}, whose layers "

@@ -10,10 +10,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-import numpy as np
-import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
+from torch import Tensor
 
 from fastinn import distributed
 from fastinn._arrays import as_tensor
@@ -21,6 +20,7 @@ from fastinn._types import Array
 from fastinn.align import INN, MLPMap, load_aligner
 from fastinn.distributed import progress
 from fastinn.embed.corpus import Split
+from fastinn.study._gpu import on_gpu
 from fastinn.study.comparison import Comparison
 from fastinn.study.held_out import HeldOut
 from fastinn.study.parts import Part, Parts
@@ -64,7 +64,8 @@ def network_results(
 
     def cycles(number: int) -> Results:
         triangle = triangles[number]
-        return {"cycles": list(_cycles(triangle, bijections, test[triangle[0]].numpy(), held_out))}
+        x = on_gpu(test[triangle[0]])
+        return {"cycles": list(_cycles(triangle, bijections, x, held_out))}
 
     found = parts.of("cycles").divided(len(triangles), cycles)
     yield {"cycles": [record for part in found for record in part["cycles"]]}
@@ -84,7 +85,7 @@ def _triangles(pairs: Sequence[Pair]) -> list[tuple[View, View, View]]:
 def _cycles(
     triangle: tuple[View, View, View],
     bijections: Mapping[Pair, Sequence[INN]],
-    x: np.ndarray,
+    x: Tensor,
     held_out: HeldOut,
 ) -> Iterator[Record]:
     """Say how far pairwise maps, which know nothing of each other, lead from where they began."""
@@ -130,16 +131,6 @@ def _rows_of(pair: Pair, passes: Mapping[Split, Pass]) -> PairRows:
     }
 
 
-def _to_gpu(rows: PairRows) -> PairRows:
-    """Return rows where networks train on them: on the GPU, if there is one."""
-    if not torch.cuda.is_available():
-        return rows
-    return {
-        split: (as_tensor(left).cuda(), as_tensor(right).cuda())
-        for split, (left, right) in rows.items()
-    }
-
-
 @dataclass(frozen=True)
 class _PairWork:
     """What there is to do for one pair.
@@ -166,7 +157,7 @@ class _PairWork:
             run: Process that this one works for, or this one.
         """
         _end_with(run)
-        rows = _to_gpu(rows)
+        rows = {s: (on_gpu(as_tensor(x)), on_gpu(as_tensor(y))) for s, (x, y) in rows.items()}
         a, b = self.pair
         back: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
         bijections = [

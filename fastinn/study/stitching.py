@@ -19,8 +19,8 @@ from fastinn.embed.classifier import Classifier
 from fastinn.embed.corpus import Split
 from fastinn.embed.labelled import Labelled
 from fastinn.study.layers import versions
-from fastinn.study.resamples import r2_interval
-from fastinn.study.significance import percentile_interval, resampled_means
+from fastinn.study.resamples import interval_record, r2_interval
+from fastinn.study.significance import FEWEST_GROUPS, resampled_means
 
 Results: TypeAlias = dict[str, Any]
 Record: TypeAlias = dict[str, Any]
@@ -297,6 +297,8 @@ def _intervals(predicted: Mapping[str, Tensor], truth: Tensor, target: Tensor) -
         columns += [guess == truth, guess == target]
     values = torch.stack(columns, dim=1).double().numpy()
     means, resampled = values.mean(axis=0), resampled_means(values)
+    if len(values) < FEWEST_GROUPS:
+        resampled = resampled[:0]
     # A resample may hold no text that the target is right on, if there are few.
     own = np.maximum(resampled[:, 0], 1 / len(values))
     scored = {}
@@ -311,7 +313,7 @@ def _intervals(predicted: Mapping[str, Tensor], truth: Tensor, target: Tensor) -
 
 
 def _interval(estimate: float, resampled: np.ndarray) -> dict[str, float]:
-    return percentile_interval(float(estimate), resampled).record()
+    return interval_record(float(estimate), resampled)
 
 
 def _header(

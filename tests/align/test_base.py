@@ -5,7 +5,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import fastinn
-from fastinn.align import CCA, PWCCA, SVCCA, Bijection, LinearMap, Procrustes
+from fastinn.align import CCA, INN, PWCCA, SVCCA, Bijection, LinearMap, MLPMap, Procrustes
 
 ALIGNERS = {
     "procrustes": Procrustes(scale=False),
@@ -105,6 +105,16 @@ def test_a_failed_fit_leaves_the_one_before_it_whole():
     np.testing.assert_allclose(fitted.transform(x), before, atol=1e-10)
 
 
+@pytest.mark.parametrize("network", [INN, MLPMap])
+def test_a_failed_training_leaves_the_one_before_it_whole(network):
+    x, y = rows()
+    fitted = network(max_steps=3, progress=False).fit(x, y)
+    before = fitted.transform(x)
+    with pytest.raises(ValueError, match="the true rows are all equal"):
+        fitted.fit(x[:, :3], y[:, :3], validation=(np.ones((5, 3)), np.ones((5, 3))))
+    np.testing.assert_array_equal(fitted.transform(x), before)
+
+
 def test_parts_that_cannot_be_solved_are_not_kept():
     x, y = rows(n=80)
     fitted = LinearMap(ridge=(0.0, 0.1)).fit(x[:40], y[:40], validation=(x[40:], y[40:]))
@@ -118,8 +128,13 @@ def test_parts_that_cannot_be_solved_are_not_kept():
 
 @pytest.mark.parametrize(
     "aligner",
-    [CCA(np.int64(3), ridge=np.float32(0.01)), LinearMap(ridge=np.array([0.1]))],
-    ids=["numbers", "array"],
+    [
+        CCA(np.int64(3), ridge=np.float32(0.01)),
+        LinearMap(ridge=np.array([0.1])),
+        INN(max_steps=np.int64(2), lr=np.float32(0.01), progress=False),
+        MLPMap(max_steps=2, hidden=np.int64(8), progress=False),
+    ],
+    ids=["numbers", "array", "inn", "mlp"],
 )
 def test_numpy_parameters_are_saved(aligner, tmp_path):
     x, y = rows()

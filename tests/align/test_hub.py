@@ -192,6 +192,22 @@ def test_a_saved_hub_outlives_another_default_width(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found, hub.transform(TEST["a"], "a", "b"))
 
 
+def test_a_failed_fit_leaves_the_hub_before_it_whole():
+    hub = Hub(CCA()).fit(TRAIN)
+    expected = hub.transform(TEST["a"], "a", "c")
+    few = {name: x[:4] for name, x in zip("abz", TRAIN.values(), strict=True)}
+    with pytest.raises(ValueError, match="rows are too few"):
+        hub.fit(few)
+    assert hub.seeds_ == ["a", "b", "c"]
+    np.testing.assert_array_equal(hub.transform(TEST["a"], "a", "c"), expected)
+
+
+def test_steps_are_counted_and_saved(trained, tmp_path):
+    trained.save(tmp_path)
+    for hub in (trained, load_aligner(tmp_path)):
+        assert (hub.n_steps_, hub.skipped_steps_) == (QUICK.max_steps, 0)
+
+
 def test_validation_rows_pick_the_checkpoint():
     """Where they are paired wrongly, nothing that is learned helps."""
     wrong = {name: np.roll(x, 7 * i, axis=0) for i, (name, x) in enumerate(TEST.items())}

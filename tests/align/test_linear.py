@@ -83,6 +83,7 @@ def test_ridges_may_be_an_array(data):
     [
         (-1.0, "ridge is -1.0, expected 0 or more"),
         ((), r"ridge is \(\), expected 0 or more, or several"),
+        (np.nan, "ridge is nan, expected 0 or more"),
         ("cv", "ridge is 'cv', expected one of 'validation'"),
         ((0.0, 1.0), "pass validation= to choose on"),
         ("validation", "pass validation= to choose on"),

@@ -118,3 +118,19 @@ def test_tags_in_a_name_are_escaped(results, name):
     text = json.dumps(json.loads(FIGURES[name](tagged).to_json()))
     assert "<b>" not in text
     assert "&lt;b&gt;" in text
+
+
+def test_the_null_band_of_one_pair_can_be_seen(make_results):
+    results = make_results(n_seeds=2, n_layers=1)
+    band = next(b for b in results["null_bands"] if b["layer"] == 1)
+    band["high"] = band["low"]
+    below, above, *_ = figures.spectrum(results, 1).data
+    assert below.line.width == above.line.width == 1
+
+
+def test_curves_of_a_cell_name_both_layers(make_results):
+    results = make_results(n_seeds=2, n_layers=1)
+    method = results["training"][0]["method"]
+    results["training"][0]["target_layer"] = 0
+    texts = {trace.text[0] for trace in figures.training_curves(results, method).data if trace.text}
+    assert any(text.endswith("layer 1 to 0") for text in texts)

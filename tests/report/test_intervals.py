@@ -6,7 +6,7 @@ from rich.console import Console
 
 from fastinn.report import figures, interval_figures, terminal, write_report
 from fastinn.report.costs import cost_rows
-from fastinn.report.drawing import how_many
+from fastinn.report.drawing import how_many, line_style
 from fastinn.report.tables import brackets, fits, method_rows
 
 HUB = "hub INN (two-way, consensus)"
@@ -156,3 +156,22 @@ def test_the_page_holds_the_tables(summarised, tmp_path):
 def test_both_directions_of_a_pair_are_not_two_pairs(n_pairs, said):
     record = {"n_pairs": n_pairs, "n_seeds": 4, "over": ""}
     assert how_many([record]) == f"{said} of 4 models"
+
+
+def test_lines_run_over_layers_whatever_the_order_of_training(summarised):
+    records = [mean_record("INN (two-way)", layer, "both", 0.1 * layer) for layer in (4, 0, 2)]
+    (line,) = interval_figures.layer_curves({"means": records}).data
+    assert list(line.x) == [0, 2, 4]
+
+
+def test_more_methods_than_colours_are_told_apart():
+    styles = [tuple(line_style(place).items()) for place in range(10)]
+    assert len(set(styles)) == 10
+
+
+def test_strata_in_a_terminal_are_those_of_the_networks(summarised):
+    closed = mean_record("least squares", 5, "both", 0.1)
+    summarised["strata"].append(
+        closed | {"by": "frequency", "stratum": "1 to 9", "rows": 3, "error_share": 0.5}
+    )
+    assert "layers 4 -> 4" in terminal.strata_table(summarised).title

@@ -62,7 +62,11 @@ def test_lines_keep_their_points_and_bars(small):
     (bars,) = line.lines[2]
     np.testing.assert_allclose(bars.get_segments()[0], [(10, 0.3), (10, 0.6)])
     labels = axes.get_legend_handles_labels()[1]
-    assert labels == ["null band (pairing shifted)", "pairs of models (1)", "added"]
+    assert labels == [
+        "null band (pairing shifted), range over the pairs",
+        "pairs of models (1)",
+        "added",
+    ]
     assert axes.get_ylim() == pytest.approx((-0.02, 1.02))
 
 

@@ -34,6 +34,21 @@ def test_every_method_meets_every_bijection_both_ways(found):
     assert all(e.low <= e.relative_mse <= e.high for e in found.values())
 
 
+def test_one_held_out_document_has_no_interval():
+    quick = {"max_steps": 0, "progress": False}
+    found = sanity_check(
+        torch.randn(60, 4),
+        documents=torch.arange(60) // 20,
+        bijections=["rotation"],
+        inn=INN(**quick),
+        published=PublishedBertINN(**quick),
+        mlp=MLPMap(**quick),
+        progress=False,
+    )
+    assert {(e.low, e.high) for e in found} == {(None, None)}
+    assert " to " not in "".join(map(str, recovery_table(map(vars, found)).columns[3].cells))
+
+
 NETWORKS = pytest.mark.parametrize("bijection", ["bert-inn", "mixed"])
 
 
