@@ -238,7 +238,7 @@ class TrainedAligner(Aligner):
 
     def _settings(self, rows: Pair) -> dict[str, Any]:
         """Return all that decides about the result but the values of the rows."""
-        params = {k: plain(v) for k, v in self.get_params().items() if k != "progress"}
+        params = {k: v for k, v in plain(self.get_params()).items() if k != "progress"}
         data = {"widths": [r.shape[1] for r in rows], "dtypes": [str(r.dtype) for r in rows]}
         return {"class": type(self).__name__, "fastinn": fastinn.__version__, **params, **data}
 
@@ -295,7 +295,7 @@ class TrainedAligner(Aligner):
     def _saved_params(self) -> dict[str, Any]:
         params = super()._saved_params()
         if "hidden" in params:  # by number: the default of a later version may be another
-            params["hidden"] = int(self._width(self.n_features_in_))
+            params["hidden"] = self._width(self.n_features_in_)
         return params
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -41,7 +41,8 @@ _UNFIT = (
 def whole_or_not(method: Callable[P, R]) -> Callable[P, R]:
     """Make a method that fits leave its estimator as it was if it fails.
 
-    Half of a fit beside half of the one before would map rows wrongly.
+    Half of a fit beside half of the one before would map rows wrongly. What was fitted before is
+    held until the new fit is whole.
     """
 
     @wraps(method)
@@ -73,7 +74,7 @@ class Estimator(BaseEstimator, ABC):
             "params": self._saved_params(),
             "attributes": attributes,
         }
-        text = json.dumps(record, indent=1).encode()
+        text = json.dumps(plain(record), indent=1).encode()
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         # The tensors' file vouches for the record, so a mixture of two saves is noticed.
@@ -82,7 +83,7 @@ class Estimator(BaseEstimator, ABC):
 
     def _saved_params(self) -> dict[str, Any]:
         """Return the parameters of the constructor as JSON can hold them."""
-        return {name: plain(value) for name, value in self.get_params(deep=False).items()}
+        return self.get_params(deep=False)
 
     @classmethod
     def _with_params(cls, params: dict[str, Any]) -> Self:
@@ -237,8 +238,12 @@ def estimator_class(name: str) -> type[Estimator]:
 
 
 def plain(value: Any) -> Any:
-    """Return a parameter that may be a NumPy number or array as JSON can hold it."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    """Return what may hold NumPy numbers and arrays as JSON can hold it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return {k: plain(part) for k, part in value.items()} if isinstance(value, dict) else value
 
 
 def _read(path: Path) -> bytes:

@@ -173,21 +173,14 @@ def _store(place: str, layers: str, level: Level | None) -> EmbeddingStore:
 
 def name(model: str) -> str:
     """Return what results call a model: the last part of its id or folder, no revision."""
-    return _divided(model)[0]
-
-
-def _divided(model: str) -> tuple[str, ...]:
-    """Return the name and the revision of a model, if it has one: ``id@revision``, or a folder."""
-    # A revision may hold slashes, and so may the path of a folder with an @ in it.
-    place, at, revision = (Path(model).name if Path(model).exists() else model).partition("@")
-    return (Path(place).name, revision) if at else (Path(place).name,)
+    return Path(model).name.partition("@")[0]
 
 
 def names_of(models: Sequence[str]) -> dict[str, str]:
     """Return the models by name, with their revisions where only these tell them apart."""
     short = [name(model) for model in models]
     named = {
-        own if short.count(own) == 1 else "@".join(_divided(model)): model
+        own if short.count(own) == 1 else Path(model).name: model
         for own, model in zip(short, models, strict=True)
     }
     if len(named) < len(models):

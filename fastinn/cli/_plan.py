@@ -55,12 +55,12 @@ def announce_networks(how: Comparison, n_pairs: int, as_json: bool) -> None:
         return
     n = n_pairs * (len(how.bijections) + 2)  # and a free network a direction
     long = (
-        f"{how.inn.max_steps:,} steps"
+        f"{max(how.inn.max_steps, how.mlp.max_steps):,} steps"
         if how.inn.max_seconds is None
         else duration(how.inn.max_seconds)
     )
     hubs = "" if how.hub is None else ", and hubs"
-    say(as_json, f"To train: {n:,} networks of {n_pairs:,} pairs, {long} each{hubs}")
+    say(as_json, f"To train: {n:,} networks of {n_pairs:,} pairs, up to {long} each{hubs}")
 
 
 def announce_stores(

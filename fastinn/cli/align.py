@@ -76,11 +76,11 @@ def align(
 
     Example: fastinn align seed-0/ seed-1/ --layer -1 --corpus wiki.txt --out map
     """
-    folder = RunFolder(out, overwrite=overwrite)
     layers = layer, layer if target_layer is None else target_layer
     read = pair_of(source, target, layers, level, fast=fast)
     views = ("source", read["source"].layers[0]), ("target", read["target"].layers[0])
     text = corpus_for(read, corpus, column, documents)
+    folder = RunFolder(out, overwrite=overwrite)
     announce(read, text, TOKENS_PER_BLOCK, as_json)
     whole = stream(read, text).shard(distributed.rank(), distributed.world_size())
     train, test = whole.split("train"), whole.split("test")

@@ -1,5 +1,6 @@
 """``fastinn attention``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
 from fastinn.study.attention import compare_attention
 from fastinn.study.comparison import Comparison
+from fastinn.study.layers import check
 
 
 def attention(
@@ -49,16 +51,17 @@ def attention(
 
     Example: fastinn attention google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """
-    folder = RunFolder(out, overwrite=overwrite)
     encoders = by_name(models, lambda model: _encoder(model, layers, max_length))
     how = Comparison(
         network_layers=numbers(networks, "--networks") if networks else (),
         inn=INN(max_steps=max_steps, random_state=random_state),
         mlp=MLPMap(max_steps=max_steps, random_state=random_state),
         n_jobs=processors(),
-        checkpoints=folder.checkpoints,
     )
+    check(encoders, how)
     text = corpus_of(corpus, column, documents)
+    folder = RunFolder(out, overwrite=overwrite)
+    how = replace(how, checkpoints=folder.checkpoints)
 
     def run(save: Save) -> object:
         return compare_attention(encoders, text, how, command=command_line(), save=save)

@@ -134,6 +134,8 @@ def compare(
     )
     if paper:
         how = how.as_published()
+        if not trained and not published:
+            how = replace(how, published=None)
         documents = documents or _paper_documents(read)
     if objective is not None:
         how.inn.set_params(objective=objective.value)

@@ -58,9 +58,9 @@ def moments(
 
     Example: fastinn moments google/multiberts-seed_{0..24} --corpus wiki.txt --out moments
     """
-    folder = RunFolder(out, overwrite=overwrite)
     read = sources_of(sources, layers, level, fast=fast, exact=exact)
     text = corpus_for(read, corpus, column, documents)
+    folder = RunFolder(out, overwrite=overwrite)
     announce(read, text, tokens_per_block, as_json)
     announce_moments(accumulated_size(read, cells.value, null=null), storage, as_json)
     record = accumulate(

@@ -70,7 +70,6 @@ def stitch(
     """
     if train_data is not None and corpus is not None:
         raise ValueError("give --train-data or --corpus, not both: maps are fitted on one text")
-    folder = RunFolder(out, overwrite=overwrite)
     how = Stitching(
         layers=None if layers == "all" else numbers(layers, "--layers"),
         methods=_chosen(methods, max_steps, random_state),
@@ -82,9 +81,10 @@ def stitch(
     else:
         labelled = read_labelled(train_data, text=column, label=label)
         text = Corpus.from_texts(labelled.texts[:documents], name=labelled.name)
+    classifiers = Classifier(source), Classifier(target)
+    folder = RunFolder(out, overwrite=overwrite)
     results = run(
-        Classifier(source),
-        Classifier(target),
+        *classifiers,
         scored,
         text,
         how,

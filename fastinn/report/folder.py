@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from fastinn import distributed
 from fastinn._saved import write_whole
@@ -83,8 +84,9 @@ def make_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / ".writable", b"")
-        (folder / ".writable").unlink()
+        tried = folder / f".writable-{uuid4().hex}"  # several ranks may try at the same time
+        write_whole(tried, b"")
+        tried.unlink()
     except OSError as error:
         raise OSError(
             f"{folder} cannot be made or written ({error.strerror}); give another folder with --out"

@@ -85,8 +85,8 @@ def strata_table(results: Results) -> Table:
     """Show the R2 of each stratum at the last layers of networks, or of all; a method a column."""
     tables = strata_tables(results)
     trained = [of for of in tables if any(map(is_network, of["methods"]))]
-    last = (trained or tables)[-1:]
-    place = [of[side] for of in last for side in ("source_layer", "target_layer")]
+    places = [(of["source_layer"], of["target_layer"]) for of in trained or tables]
+    place = list(max(places, key=lambda sides: (sides[0] == sides[1], *sides), default=()))
     found = [of for of in tables if [of["source_layer"], of["target_layer"]] == place]
     methods = [m for m in dict.fromkeys(m for of in found for m in of["methods"]) if _is_shown(m)]
     layers = " -> ".join(map(str, place))
@@ -281,7 +281,10 @@ def _named(table: Table) -> Table:
 
 
 def _span(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:.1%} ({interval['low']:.1%} to {interval['high']:.1%})"
+    mean = f"{interval['mean']:.1%}"
+    return (
+        f"{mean} ({interval['low']:.1%} to {interval['high']:.1%})" if "low" in interval else mean
+    )
 
 
 def _score(record: Mapping[str, float], name: str) -> str:

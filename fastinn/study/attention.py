@@ -122,7 +122,7 @@ def compare_attention(
     heads = compare(
         {**encoders, LENGTH: WindowLength(next(iter(encoders.values())))},
         corpus,
-        replace(_kept_in(how, "heads"), cells="all", network_layers=()),
+        _closed_forms(how, "heads"),
     )
     results = _described(found) | {"heads": _by_head(heads)}
     results |= _of_length(layers, encoders, corpus, how)
@@ -137,12 +137,11 @@ def _of_length(
     how: Comparison,
 ) -> Results:
     """Map the length of a window into the layers of each seed; seeds are read one by one."""
-    linear = replace(how, cells="all", network_layers=())
     scores = []
     for number, (name, layer) in enumerate(layers.items()):
         length = WindowLength(encoders[name], encoders[name].n_heads)
-        kept = _kept_in(linear, f"length-{number}")
-        found = compare({LENGTH: length, name: layer}, corpus, kept)["scores"]
+        linear = _closed_forms(how, f"length-{number}")
+        found = compare({LENGTH: length, name: layer}, corpus, linear)["scores"]
         scores += [_sourceless(record) for record in found if record["source"] == LENGTH]
     return {"baseline": scores, "baseline_means": target_means(scores)}
 
@@ -150,6 +149,12 @@ def _of_length(
 def _kept_in(how: Comparison, name: str) -> Comparison:
     """Return the same with checkpoints in a folder of its own."""
     return replace(how, checkpoints=how.checkpoints and how.checkpoints / name)
+
+
+def _closed_forms(how: Comparison, name: str) -> Comparison:
+    """Return the same at all cells without networks, likewise."""
+    kept = _kept_in(how, name)
+    return replace(kept, cells="all", network_layers=(), published=None, hub=None)
 
 
 def _sourceless(record: Record) -> Record:

@@ -68,6 +68,7 @@ def compare(
             is empty, or the checkpoints are damaged or of a run with other settings.
     """
     check(sources, how)
+    accumulated_size(sources, how.cells).check(how.storage)
     start = saved = time.perf_counter()
     networks = network_pairs(sources, how.network_layers)
     text = stream(sources, corpus, tokens_per_block=how.tokens_per_block)
@@ -100,21 +101,22 @@ def check(sources: Mapping[str, Readable], how: Comparison) -> None:
         how: What to compare.
 
     Raises:
-        ValueError: If there are fewer than two seeds, their widths differ, a network or hub is
-            wanted where there is none, or there is no room for the moments.
+        ValueError: If there are fewer than two seeds, their widths differ, or a network or hub is
+            wanted where there is none.
     """
     if len(sources) < 2:
         raise ValueError(f"there are {len(sources)} seeds to compare, expected two or more")
     _check_widths(sources)
-    accumulated_size(sources, how.cells).check(how.storage)
     if how.hub not in (None, CONSENSUS, *sources):
         seeds = ", ".join(sources)
         raise ValueError(f"hub is {how.hub!r}, expected {CONSENSUS!r} or one of the seeds {seeds}")
     network_pairs(sources, how.network_layers)
     if how.published is not None and not how.network_layers:
-        raise ValueError("BERT-INN is wanted at no layer; name one with --networks")
+        raise ValueError("BERT-INN is wanted at no layer; name one in network_layers (--networks)")
     if how.hub is not None and not any(isinstance(layer, int) for layer in how.network_layers):
-        raise ValueError("a hub is wanted at no layer; name one, not a cell, with --networks")
+        raise ValueError(
+            "a hub is wanted at no layer; name one, not a cell, in network_layers (--networks)"
+        )
 
 
 def _check_widths(sources: Mapping[str, Readable]) -> None:

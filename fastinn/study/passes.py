@@ -138,10 +138,7 @@ class _Reading:
             n = distributed.world_size()
             where = f"rank {distributed.rank()} of {n} has" if n > 1 else f"{label}: there is"
             fewer = "start fewer ranks or " if n > 1 else ""
-            raise ValueError(
-                f"{where} no text to read; {fewer}give more documents, of which about 70 % are for "
-                "training, 10 % for validation and 20 % for the test"
-            )
+            raise ValueError(f"{where} no text to read; {fewer}give more documents")
         self.finished = True
 
     def counters(self) -> Record:

@@ -131,10 +131,11 @@ def test_parts_that_cannot_be_solved_are_not_kept():
     [
         CCA(np.int64(3), ridge=np.float32(0.01)),
         LinearMap(ridge=np.array([0.1])),
+        LinearMap(ridge=(np.float32(0.1),)),
         INN(max_steps=np.int64(2), lr=np.float32(0.01), progress=False),
         MLPMap(max_steps=2, hidden=np.int64(8), progress=False),
     ],
-    ids=["numbers", "array", "inn", "mlp"],
+    ids=["numbers", "array", "list", "inn", "mlp"],
 )
 def test_numpy_parameters_are_saved(aligner, tmp_path):
     x, y = rows()

@@ -359,3 +359,11 @@ def test_moments_of_the_consensus_are_those_of_its_rows():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_seeds_that_numpy_numbers_are_saved(tmp_path):
+    rows = {np.int64(place): x for place, x in enumerate(TRAIN.values())}
+    hub = Hub(CCA(), pivot=np.int64(1)).fit(rows)
+    hub.save(tmp_path)
+    expected = hub.transform(TEST["a"], 0, 2)
+    np.testing.assert_array_equal(load_aligner(tmp_path).transform(TEST["a"], 0, 2), expected)

@@ -175,3 +175,8 @@ def test_strata_in_a_terminal_are_those_of_the_networks(summarised):
         closed | {"by": "frequency", "stratum": "1 to 9", "rows": 3, "error_share": 0.5}
     )
     assert "layers 4 -> 4" in terminal.strata_table(summarised).title
+
+
+def test_one_scored_text_has_no_interval():
+    spans = {name: {"mean": 1.0} for name in ("accuracy", "agreement", "kept")}
+    assert terminal._span(spans["accuracy"]) == "100.0%"

@@ -11,7 +11,7 @@ from tiny_seeds import make_texts
 from tolerances import R2_HIGH
 
 from fastinn import Corpus
-from fastinn.align import INN, LinearMap, MLPMap
+from fastinn.align import INN, LinearMap, MLPMap, PublishedBertINN
 from fastinn.embed import AttentionEncoder, stream
 from fastinn.metrics import linear_cka
 from fastinn.study import attention
@@ -177,3 +177,11 @@ def test_results_are_json(results):
 def test_one_seed_is_refused(encoders, corpus):
     with pytest.raises(ValueError, match="1 seeds to compare, expected two or more"):
         compare_attention({"seed-0": encoders["seed-0"]}, corpus, Comparison(network_layers=()))
+
+
+def test_hubs_and_bert_inn_are_of_layers_alone(encoders, corpus):
+    how = small(hub="consensus", published=PublishedBertINN(max_steps=2, progress=False))
+    found = compare_attention(encoders, corpus, how)
+    methods = {record["method"] for record in found["scores"]}
+    assert methods >= {"hub INN (two-way, consensus)", "BERT-INN (forward)"}
+    assert "INN (two-way)" not in {record["method"] for record in found["heads"]["scores"]}
