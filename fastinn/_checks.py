@@ -42,9 +42,12 @@ def matrix(array: Array, name: str = "x") -> Tensor:
 def _numbers(array: Array, name: str) -> Tensor:
     try:
         x = as_tensor(array)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{name} is no matrix of numbers: {reason}") from error
+        raise ValueError(
+            f"{name} is no matrix of numbers: {reason}; pass a tensor or an array (of a DataFrame "
+            "x.to_numpy())"
+        ) from error
     if x.is_complex():
         raise ValueError(f"{name} holds complex numbers; pass real rows, such as x.real")
     return x

@@ -89,5 +89,6 @@ def make_writable(folder: Path) -> None:
         tried.unlink()
     except OSError as error:
         raise OSError(
-            f"{folder} cannot be made or written ({error.strerror}); give another folder with --out"
+            f"{folder} cannot be made or written ({error.strerror or error}); give another "
+            "folder with --out"
         ) from error

@@ -305,15 +305,11 @@ def _intervals(predicted: Mapping[str, Tensor], truth: Tensor, target: Tensor) -
     for place, name in enumerate(predicted):
         correct, agreed = 1 + 2 * place, 2 + 2 * place
         scored[name] = {
-            "accuracy": _interval(means[correct], resampled[:, correct]),
-            "agreement": _interval(means[agreed], resampled[:, agreed]),
-            "kept": _interval(means[correct] / means[0], resampled[:, correct] / own),
+            "accuracy": interval_record(float(means[correct]), resampled[:, correct]),
+            "agreement": interval_record(float(means[agreed]), resampled[:, agreed]),
+            "kept": interval_record(float(means[correct] / means[0]), resampled[:, correct] / own),
         }
     return scored
-
-
-def _interval(estimate: float, resampled: np.ndarray) -> dict[str, float]:
-    return interval_record(float(estimate), resampled)
 
 
 def _header(

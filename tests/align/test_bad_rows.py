@@ -42,6 +42,16 @@ def with_columns(**columns):
     return changed
 
 
+class Columns:
+    """A table that is indexed by column, as a DataFrame is."""
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, column):
+        return {0: X[:, 0].tolist()}[column]
+
+
 REFUSED = {
     "nan": (with_value(np.nan), "X holds NaN or infinity in 1 of 60 rows, first in row 7"),
     "infinity": (with_value(np.inf), "X holds NaN or infinity in 1 of 60 rows, first in row 7"),
@@ -58,6 +68,7 @@ REFUSED = {
     "complex": (X + 1j, "X holds complex numbers"),
     "words": (np.full((N, D), "word"), "X is no matrix of numbers"),
     "objects": (np.full((N, D), None), "X is no matrix of numbers"),
+    "columns by name": (Columns(), "pass a tensor or an array (of a DataFrame x.to_numpy())"),
     "unequal lists": ([[1.0, 2.0], [1.0]] * 30, "X is no matrix of numbers"),
 }
 

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from fastinn.report import figures, interval_figures, terminal, write_report
 from fastinn.report.costs import cost_rows
 from fastinn.report.drawing import how_many, line_style
 from fastinn.report.tables import brackets, fits, method_rows
+from fastinn.study.stitching import _intervals
 
 HUB = "hub INN (two-way, consensus)"
 OVER = "documents and seeds"
@@ -178,5 +180,7 @@ def test_strata_in_a_terminal_are_those_of_the_networks(summarised):
 
 
 def test_one_scored_text_has_no_interval():
-    spans = {name: {"mean": 1.0} for name in ("accuracy", "agreement", "kept")}
-    assert terminal._span(spans["accuracy"]) == "100.0%"
+    one = torch.tensor([1])
+    scored = _intervals({"INN": one}, truth=one, target=one)["INN"]
+    assert scored == {name: {"mean": 1.0} for name in ("accuracy", "agreement", "kept")}
+    assert terminal._span(scored["kept"]) == "100.0%"
