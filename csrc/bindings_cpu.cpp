@@ -9,7 +9,7 @@
 #include "coupling_mlp/bindings.h"
 #include "second_moments/bindings.h"
 
-#if defined(FASTINN_HAS_AMX)
+#if defined(FASTINN_HAS_BFLOAT16)
 #include "coupling_mlp/tiled_bindings.h"
 #endif
 
@@ -84,6 +84,18 @@ struct Cpu {
   static void run(const SecondMoments& op) {
     with_isa(chosen_isa, [&](auto isa) { second_moments_cpu<isa, T>(op); });
   }
+
+#if defined(FASTINN_HAS_BFLOAT16)
+  template <Direction direction>
+  static void run(const TiledCoupling& op) {
+    with_bfloat16_isa(chosen_isa, [&](auto isa) { tiled_coupling_cpu<isa, direction>(op); });
+  }
+
+  template <Direction direction>
+  static void run(const TiledGradient& op) {
+    with_bfloat16_isa(chosen_isa, [&](auto isa) { tiled_gradient_cpu<isa, direction>(op); });
+  }
+#endif
 };
 
 }  // namespace
@@ -97,8 +109,8 @@ PYBIND11_MODULE(_cpu, m) {
   bind_affine_coupling<Cpu>(m);
   bind_coupling_mlp<Cpu>(m);
   bind_second_moments<Cpu>(m);
-#if defined(FASTINN_HAS_AMX)
-  bind_tiled_coupling(m);
-  bind_tiled_gradient(m);
+#if defined(FASTINN_HAS_BFLOAT16)
+  bind_tiled_coupling<Cpu>(m);
+  bind_tiled_gradient<Cpu>(m);
 #endif
 }

@@ -37,7 +37,7 @@ def _version(distribution: str) -> str:
 def _rounding() -> str:
     if multiplies_bfloat16(torch.device("cpu")):
         return "with precision 'fast'"
-    return "none on this processor, which has no matrix tiles (AMX): 'fast' rounds on GPUs only"
+    return "none on this processor, which has no AVX512_BF16 or AMX: 'fast' rounds on GPUs only"
 
 
 def _build(module: str) -> str:

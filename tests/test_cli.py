@@ -482,9 +482,12 @@ def test_doctor_lists_every_backend(run):
     assert set(kernels) == {"reference", "cpu", "triton", "cuda"}
 
 
-@pytest.mark.parametrize(("amx", "said"), [(True, "with precision 'fast'"), (False, "no matrix")])
-def test_doctor_tells_whether_fast_rounds(run, monkeypatch, amx, said):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+@pytest.mark.parametrize(
+    ("has", "said"), [(True, "with precision 'fast'"), (False, "no AVX512_BF16")]
+)
+def test_doctor_tells_whether_fast_rounds(run, monkeypatch, has, said):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     assert said in json.loads(run("doctor", "--json")[1])["16-bit products"]
 
 

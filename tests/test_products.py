@@ -10,10 +10,12 @@ from fastinn.embed.seeds import shipped_seeds
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=[True, False], ids=["amx", "no amx"])
-def amx(request, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param)
-    return request.param
+@pytest.fixture(params=[(True, True), (False, True), (False, False)], ids=["amx", "bf16", "no"])
+def multiplies(request, monkeypatch):
+    tiles, vectors = request.param
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
+    return tiles or vectors
 
 
 def product(precision, dtype=torch.float32):
@@ -22,27 +24,27 @@ def product(precision, dtype=torch.float32):
         return rows @ rows.T, rows.double() @ rows.double().T
 
 
-def test_fast_rounds_only_where_that_is_faster(amx):
+def test_fast_rounds_only_where_that_is_faster(multiplies):
     rounded, exact = product("fast")
-    assert rounded.dtype == (torch.bfloat16 if amx else torch.float32)
-    assert ((rounded - exact).abs().max() > 1e-4) == amx
+    assert rounded.dtype == (torch.bfloat16 if multiplies else torch.float32)
+    assert ((rounded - exact).abs().max() > 1e-4) == multiplies
 
 
 @pytest.mark.parametrize("precision", ["exact", "high"])
-def test_others_never_round(amx, precision):
+def test_others_never_round(multiplies, precision):
     assert product(precision)[0].dtype == torch.float32
 
 
-def test_float64_is_never_rounded(amx):
+def test_float64_is_never_rounded(multiplies):
     rounded, exact = product("fast", torch.float64)
     assert torch.equal(rounded, exact)
 
 
-def test_a_gpu_multiplies_bfloat16(amx):
+def test_a_gpu_multiplies_bfloat16(multiplies):
     assert multiplies_bfloat16(torch.device("cuda"))
 
 
-def test_encoding_in_16_bits_warns_where_it_is_slower(amx):
+def test_encoding_in_16_bits_warns_where_it_is_slower(multiplies):
     seed = str(next(iter(shipped_seeds().values())))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -50,9 +52,9 @@ def test_encoding_in_16_bits_warns_where_it_is_slower(amx):
         Encoder(seed, layers=[1], precision="high", device="cpu")
     assert [str(w.message) for w in caught if "16 bits" in str(w.message)] == (
         []
-        if amx
+        if multiplies
         else [
-            "16 bits take longer than 32 on this CPU, which has no matrix tiles (AMX); "
+            "16 bits take longer than 32 on this CPU, which has no AVX512_BF16 or AMX; "
             "leave --fast (precision='fast') out"
         ]
     )

@@ -1,6 +1,7 @@
 // Run-time choice between the instruction sets that the CPU kernels are compiled for.
 #pragma once
 
+#include <stdexcept>
 #include <type_traits>
 
 #if defined(FASTINN_HAS_AMX)
@@ -12,16 +13,15 @@
 namespace fastinn {
 
 // In ascending order: a CPU that has one has all before it.
-enum class Isa { baseline, avx2, avx512, amx };
+enum class Isa { baseline, avx2, avx512, avx512_bf16, amx };
 
-constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512", "amx"};
+constexpr const char* kIsaNames[] = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
 
 #if defined(FASTINN_HAS_AMX)
 // Whether this CPU has matrix tiles for bfloat16 and the system lets this process use them.
 inline bool has_amx() {
-  constexpr unsigned bfloat16_vectors = 1u << 5, bfloat16_tiles = 1u << 22, tiles = 1u << 24;
+  constexpr unsigned bfloat16_tiles = 1u << 22, tiles = 1u << 24;
   unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bfloat16_vectors)) return false;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   if (!(d & bfloat16_tiles) || !(d & tiles)) return false;
   // Tiles are large, so Linux saves them only for processes that ask it to.
@@ -36,8 +36,13 @@ inline Isa best_isa() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
+#if defined(FASTINN_HAS_BFLOAT16)
+    if (__builtin_cpu_supports("avx512bf16")) {
 #if defined(FASTINN_HAS_AMX)
-    if (has_amx()) return Isa::amx;
+      if (has_amx()) return Isa::amx;
+#endif
+      return Isa::avx512_bf16;
+    }
 #endif
     return Isa::avx512;
   }
@@ -55,6 +60,9 @@ void with_isa(Isa isa, Kernel&& kernel) {
 #if defined(FASTINN_HAS_AMX)
     case Isa::amx: return kernel(std::integral_constant<Isa, Isa::amx>{});
 #endif
+#if defined(FASTINN_HAS_BFLOAT16)
+    case Isa::avx512_bf16: return kernel(std::integral_constant<Isa, Isa::avx512_bf16>{});
+#endif
 #if defined(__x86_64__)
     case Isa::avx512: return kernel(std::integral_constant<Isa, Isa::avx512>{});
     case Isa::avx2: return kernel(std::integral_constant<Isa, Isa::avx2>{});
@@ -62,5 +70,19 @@ void with_isa(Isa isa, Kernel&& kernel) {
     default: return kernel(std::integral_constant<Isa, Isa::baseline>{});
   }
 }
+
+#if defined(FASTINN_HAS_BFLOAT16)
+// The same for kernels that there are where bfloat16 pairs are multiplied, and nowhere else.
+template <typename Kernel>
+void with_bfloat16_isa(Isa isa, Kernel&& kernel) {
+  switch (isa) {
+#if defined(FASTINN_HAS_AMX)
+    case Isa::amx: return kernel(std::integral_constant<Isa, Isa::amx>{});
+#endif
+    case Isa::avx512_bf16: return kernel(std::integral_constant<Isa, Isa::avx512_bf16>{});
+    default: throw std::invalid_argument("the instruction set in use has no bfloat16 products");
+  }
+}
+#endif
 
 }  // namespace fastinn

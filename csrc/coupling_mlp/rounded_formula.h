@@ -1,9 +1,10 @@
 // The activations and their slopes of 16 elements that are rounded to bfloat16 afterwards, to
 // 2^-12 of themselves: a fraction of the work of the formulas that are exact in float32. NaN stays
-// NaN. Only for kernels compiled for Isa::amx; internal linkage: see vector_math.h.
+// NaN. Only for kernels compiled for Isa::avx512_bf16 and better; internal linkage: see
+// vector_math.h.
 #pragma once
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 
 #include <immintrin.h>
 

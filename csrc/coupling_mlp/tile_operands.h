@@ -1,10 +1,10 @@
 // Operands of tile products, rounded to bfloat16 and packed, and the products of their strips. Only
-// for kernels compiled for Isa::amx; internal linkage: see vector_math.h.
+// for kernels compiled for Isa::avx512_bf16 and better; internal linkage: see vector_math.h.
 #pragma once
 
-#include "common/amx.h"
+#include "coupling_mlp/tile_products.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 
 #include <omp.h>
 
@@ -16,15 +16,9 @@
 namespace fastinn {
 namespace {
 
-// Columns of a panel of weights and rows of a strip: two matrix tiles.
-constexpr int64_t kStrip = 2 * kTileRows;
-constexpr int64_t kStepSize = 2 * kTilePairs;
 // Entries of the widest activations of a block of rows, which stay in the second-level cache.
 constexpr int64_t kBlockEntries = 1 << 19;
 constexpr int64_t kMostRows = 192;
-
-using Pairs = uint32_t;
-using Products = float[kStrip][kStrip];
 
 inline __m512i narrowed(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
@@ -131,49 +125,6 @@ Operand packed_transposed(const float* weight, int64_t n_out, int64_t n_in) {
       pair_rows(entries, packed.at(strip, step));
     }
   return packed;
-}
-
-inline void add_steps(const Pairs* left, const Pairs* right, int64_t n_steps) {
-  constexpr int row_bytes = 64;
-  for (int64_t step = 0; step < n_steps; ++step, left += kStepSize, right += kStepSize) {
-    _tile_loadd(4, left, row_bytes);
-    _tile_loadd(6, right, row_bytes);
-    _tile_loadd(7, right + kTilePairs, row_bytes);
-    _tile_loadd(5, left + kTilePairs, row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-}
-
-inline void store_sums(Products& products) {
-  constexpr int stride = sizeof products[0];
-  _tile_stored(0, products[0], stride);
-  _tile_stored(1, products[0] + kTileRows, stride);
-  _tile_stored(2, products[kTileRows], stride);
-  _tile_stored(3, products[kTileRows] + kTileRows, stride);
-}
-
-inline void multiply(const Pairs* left, const Pairs* right, int64_t n_steps, Products& products) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  add_steps(left, right, n_steps);
-  store_sums(products);
-}
-
-// products += left * right
-inline void multiply_add(const Pairs* left, const Pairs* right, int64_t n_steps,
-                         Products& products) {
-  constexpr int stride = sizeof products[0];
-  _tile_loadd(0, products[0], stride);
-  _tile_loadd(1, products[0] + kTileRows, stride);
-  _tile_loadd(2, products[kTileRows], stride);
-  _tile_loadd(3, products[kTileRows] + kTileRows, stride);
-  add_steps(left, right, n_steps);
-  store_sums(products);
 }
 
 // Calls `function` with the place of every 32 x 32 products of rows and weights, and the products.

@@ -37,7 +37,8 @@ inline std::vector<LinearGradient> linear_gradients(const std::vector<PackedGrad
   return layers;
 }
 
-inline void bind_tiled_gradient(pybind11::module_& m) {
+template <typename Cpu>
+void bind_tiled_gradient(pybind11::module_& m) {
   m.def("coupling_mlp_tiled_backward",
         [](bool inverse, const std::string& activation, int64_t n_networks,
            const std::vector<PackedGradient>& linears, int64_t n_samples, int64_t n_kept,
@@ -67,13 +68,14 @@ inline void bind_tiled_gradient(pybind11::module_& m) {
                                    matrix<const float>(grad_kept_output),
                                    matrix<float>(grad_kept),
                                    coupling};
-            inverse ? tiled_gradient_amx<Direction::inverse>(op)
-                    : tiled_gradient_amx<Direction::forward>(op);
+            inverse ? Cpu::template run<Direction::inverse>(op)
+                    : Cpu::template run<Direction::forward>(op);
           });
         });
 }
 
-inline void bind_tiled_coupling(pybind11::module_& m) {
+template <typename Cpu>
+void bind_tiled_coupling(pybind11::module_& m) {
   m.def("coupling_mlp_tiled",
         [](bool inverse, const std::string& activation, int64_t n_networks,
            const std::vector<PackedLinear>& linears, int64_t n_samples, int64_t n_kept,
@@ -96,8 +98,8 @@ inline void bind_tiled_coupling(pybind11::module_& m) {
                                             pointer<float>(log_scale)};
           with_activation(activation, [&](auto a) {
             const TiledCoupling op{a.value, n_networks, layers, coupling};
-            inverse ? tiled_coupling_amx<Direction::inverse>(op)
-                    : tiled_coupling_amx<Direction::forward>(op);
+            inverse ? Cpu::template run<Direction::inverse>(op)
+                    : Cpu::template run<Direction::forward>(op);
           });
         });
 }

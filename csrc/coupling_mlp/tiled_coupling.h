@@ -27,8 +27,8 @@ struct TiledCoupling {
   MlpCoupling<float> coupling;  // its product is computed here
 };
 
-// For CPUs with matrix tiles.
-template <Direction direction>
-void tiled_coupling_amx(const TiledCoupling& op);
+// For CPUs that multiply bfloat16 pairs, Isa::avx512_bf16 and better.
+template <Isa isa, Direction direction>
+void tiled_coupling_cpu(const TiledCoupling& op);
 
 }  // namespace fastinn

@@ -1,7 +1,7 @@
 #include "coupling_mlp/tile_operands.h"
 #include "coupling_mlp/tiled_coupling.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 
 #include <algorithm>
 #include <optional>
@@ -139,7 +139,7 @@ void run(const TiledCoupling& op) {
   Failure failure;
 #pragma omp parallel
   {
-    const WholeTiles tiles;
+    [[maybe_unused]] const WholeTiles tiles;
     std::optional<Activations> block;
     failure.watch([&] { block.emplace(op, most); });
 #pragma omp barrier
@@ -158,8 +158,8 @@ void run(const TiledCoupling& op) {
 
 }  // namespace
 
-template <Direction direction>
-void tiled_coupling_amx(const TiledCoupling& op) {
+template <Isa isa, Direction direction>
+void tiled_coupling_cpu(const TiledCoupling& op) {
   if (op.coupling.n_samples == 0) return;
   switch (op.activation) {
     case Activation::relu: return run<direction, Activation::relu>(op);
@@ -169,8 +169,8 @@ void tiled_coupling_amx(const TiledCoupling& op) {
   }
 }
 
-template void tiled_coupling_amx<Direction::forward>(const TiledCoupling&);
-template void tiled_coupling_amx<Direction::inverse>(const TiledCoupling&);
+template void tiled_coupling_cpu<Isa::FASTINN_ISA, Direction::forward>(const TiledCoupling&);
+template void tiled_coupling_cpu<Isa::FASTINN_ISA, Direction::inverse>(const TiledCoupling&);
 
 }  // namespace fastinn
 

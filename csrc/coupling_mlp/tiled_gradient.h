@@ -31,8 +31,9 @@ struct TiledGradient {
   MlpCouplingGradient<float> coupling;  // of a known log-scale; its product's gradient stays here
 };
 
-// For CPUs with matrix tiles. Sums over rows do not depend on the number of threads.
-template <Direction direction>
-void tiled_gradient_amx(const TiledGradient& op);
+// For CPUs that multiply bfloat16 pairs, Isa::avx512_bf16 and better. Sums over rows do not depend
+// on the number of threads.
+template <Isa isa, Direction direction>
+void tiled_gradient_cpu(const TiledGradient& op);
 
 }  // namespace fastinn

@@ -4,7 +4,7 @@
 #include "coupling_mlp/tile_operands.h"
 #include "coupling_mlp/tiled_gradient.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 
 #include <algorithm>
 #include <optional>
@@ -299,7 +299,7 @@ void run(const TiledGradient& op) {
   Failure failure;
 #pragma omp parallel
   {
-    const WholeTiles tiles;
+    [[maybe_unused]] const WholeTiles tiles;
     std::optional<Block> block;
     Buffer<Products> sums;
     failure.watch([&] {
@@ -326,8 +326,8 @@ void run(const TiledGradient& op) {
 
 }  // namespace
 
-template <Direction direction>
-void tiled_gradient_amx(const TiledGradient& op) {
+template <Isa isa, Direction direction>
+void tiled_gradient_cpu(const TiledGradient& op) {
   if (op.coupling.n_samples == 0) return clear(op);
   switch (op.activation) {
     case Activation::relu: return run<direction, Activation::relu>(op);
@@ -337,8 +337,8 @@ void tiled_gradient_amx(const TiledGradient& op) {
   }
 }
 
-template void tiled_gradient_amx<Direction::forward>(const TiledGradient&);
-template void tiled_gradient_amx<Direction::inverse>(const TiledGradient&);
+template void tiled_gradient_cpu<Isa::FASTINN_ISA, Direction::forward>(const TiledGradient&);
+template void tiled_gradient_cpu<Isa::FASTINN_ISA, Direction::inverse>(const TiledGradient&);
 
 }  // namespace fastinn
 

@@ -78,7 +78,7 @@ class INN(TrainedAligner, Bijection):
             :func:`fastinn.ops.coupling_mlp`. Rotations and linear layer are never rounded to 16
             bits, see :class:`fastinn.nn.InvertibleLinear`.
         training_precision: The same in training steps. ``"fast"`` makes them about twice as fast
-            on processors with matrix tiles (AMX), for maps that are as accurate.
+            on processors with AVX512_BF16 or AMX, for maps that are as accurate.
         memory: What a training step keeps for its backward pass, see :class:`fastinn.nn.Flow`.
         cuda_graphs: Map full blocks of 16,384 rows by CUDA graphs where rows are on a GPU, see
             :class:`fastinn.nn.GraphedFlow`.

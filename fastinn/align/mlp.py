@@ -28,7 +28,7 @@ class MLPMap(TrainedAligner):
         validation: Share of the documents (or rows) that picks the checkpoint.
         progress: Show a progress bar if stderr is a terminal.
         precision: Rounding of the network's products when rows are mapped or scored; ``"fast"``
-            uses bfloat16 on GPUs and processors with matrix tiles (AMX), ``"high"`` is the same as
+            uses bfloat16 on GPUs and processors with AVX512_BF16 or AMX, ``"high"`` is the same as
             ``"exact"``.
         training_precision: The same in training steps, see :class:`INN`.
 

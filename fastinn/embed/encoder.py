@@ -49,7 +49,8 @@ class Encoder(Source):
         revision: Commit, tag or branch on the hub; give a commit to pin a run.
 
     Warns:
-        RuntimeWarning: If ``"fast"`` is the slower one on this CPU, as it is without AMX.
+        RuntimeWarning: If ``"fast"`` is the slower one on this CPU, as it is without AVX512_BF16
+            and AMX.
 
     Raises:
         ValueError: If there is no such model, or it has no such layer. A model whose weights
@@ -85,7 +86,7 @@ class Encoder(Source):
         self.layers = self.model.resolve(wanted, 0)
         if precision == "fast" and not multiplies_bfloat16(self.device):
             warnings.warn(
-                "16 bits take longer than 32 on this CPU, which has no matrix tiles (AMX); "
+                "16 bits take longer than 32 on this CPU, which has no AVX512_BF16 or AMX; "
                 "leave --fast (precision='fast') out",
                 RuntimeWarning,
                 stacklevel=2,

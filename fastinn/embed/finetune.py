@@ -38,7 +38,7 @@ class FinetuneConfig:
         length: Longest text in tokens, special ones included; ``None`` takes the model's.
         validation: Share of the rows that picks the epoch, unless others are given for that.
         precision: ``"fast"`` trains with bfloat16 products where they are the faster ones (GPUs,
-            CPUs with AMX), ``"exact"`` with float32 ones.
+            CPUs with AVX512_BF16 or AMX), ``"exact"`` with float32 ones.
         seed: Of the new head, the order of the rows and dropout.
     """
 

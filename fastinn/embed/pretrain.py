@@ -40,7 +40,7 @@ class PretrainConfig:
         lr: Peak learning rate, after a warm-up over a twentieth of the steps.
         masked: Share of the tokens that is predicted.
         precision: ``"fast"`` trains with bfloat16 products where they are the faster ones (GPUs,
-            CPUs with AMX), ``"exact"`` with float32 ones.
+            CPUs with AVX512_BF16 or AMX), ``"exact"`` with float32 ones.
     """
 
     hidden: int = 128

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from instruction_sets import instruction_set
 
 from fastinn import _cpu
 from fastinn.ops import backends
@@ -32,10 +33,8 @@ def chosen(name: str) -> Iterator[Kernel]:
     if not isa:
         yield Kernel(backend, "cuda" if torch.cuda.is_available() else "cpu")
         return
-    usual = _cpu.build_info()["isa"]
-    _cpu.use_isa(isa)
-    yield Kernel(backend, "cpu")
-    _cpu.use_isa(usual)
+    with instruction_set(isa):
+        yield Kernel(backend, "cpu")
 
 
 @pytest.fixture(params=kernels_of("affine_coupling"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from instruction_sets import MULTIPLY_BFLOAT16, instruction_set
 from tolerances import BFLOAT16, ELEMENTWISE, ROUNDED, ROW_SUM
 
 from fastinn import _cpu
@@ -256,18 +257,19 @@ def rounded(case, backend, tensors, grads, memory="store"):
 
 
 def check_rounded(case, memory="store", layout=lambda t: t, size=1.0):
-    """On the CPU, whose matrix tiles where there are some have 16 rows and 32 entries."""
+    """On the CPU, by every instruction set that it has for this: tiles of 16 rows, 32 entries."""
     rows, weights, biases = inputs(case)
     tensors = layout(rows), weights, biases
     grads = [size * layout(cotangents(rows)[0]), size * cotangents(rows)[1]]
-    found = rounded(case, "cpu", tensors, grads, memory)
     expected = [t.double() for t in rounded(case, "reference", tensors, grads)]
-    assert_all_close(found[:2], expected[:2], ROUNDED)
-    for got, wanted, scale in zip(
-        found[2:], expected[2:], typical_sizes(case, tensors, grads), strict=True
-    ):
-        error = (got.double() - wanted).abs().max().item() if wanted.numel() else 0.0
-        assert error <= ROUNDED * max(size, scale)
+    scales = typical_sizes(case, tensors, grads)
+    for name in MULTIPLY_BFLOAT16 or [_cpu.build_info()["isa"]]:
+        with instruction_set(name):
+            found = rounded(case, "cpu", tensors, grads, memory)
+        assert_all_close(found[:2], expected[:2], ROUNDED)
+        for got, wanted, scale in zip(found[2:], expected[2:], scales, strict=True):
+            error = (got.double() - wanted).abs().max().item() if wanted.numel() else 0.0
+            assert error <= ROUNDED * max(size, scale)
 
 
 def typical_sizes(case, tensors, grads):
@@ -338,10 +340,16 @@ def test_gradients_of_any_size_are_rounded_alike(size, inverse):
     check_rounded(Case(n=70, d=41, inverse=inverse), size=size)
 
 
-@pytest.mark.skipif("amx" not in _cpu.supported_isas(), reason="no matrix tiles for bfloat16")
+@pytest.mark.skipif(not MULTIPLY_BFLOAT16, reason="no instructions for bfloat16 products")
 @DIRECTIONS
 @MEMORIES
 def test_rounded_products_do_not_depend_on_threads_and_blocks(memory, inverse):
+    for name in MULTIPLY_BFLOAT16:
+        with instruction_set(name):
+            check_threads_and_blocks(memory, inverse)
+
+
+def check_threads_and_blocks(memory, inverse):
     case = Case(n=2500, d=40, hidden=(50, 33), inverse=inverse)
     rows, *network = tensors = inputs(case)
     usual, outputs = torch.get_num_threads(), []

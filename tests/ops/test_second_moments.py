@@ -1,9 +1,8 @@
-from contextlib import contextmanager
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from instruction_sets import instruction_set
 from tolerances import CORRELATION, FORMULA, REPEATED_ROWS, SECOND_MOMENTS
 
 from fastinn import _cpu
@@ -12,14 +11,6 @@ from fastinn.ops.second_moments import reference
 
 PRECISIONS = ("exact", "high", "fast")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
-@contextmanager
-def instruction_set(name):
-    usual = _cpu.build_info()["isa"]
-    _cpu.use_isa(name)
-    yield
-    _cpu.use_isa(usual)
 
 
 def rows(*shape, dtype=torch.float32, seed=0):
@@ -211,7 +202,7 @@ def test_widest_of_two_dtypes(computes):
     assert correlation_error(computes(x, y), x, y) <= CORRELATION["exact"]
 
 
-@pytest.mark.skipif("amx" not in _cpu.supported_isas(), reason="no matrix tiles for bfloat16")
+@pytest.mark.skipif("amx" not in _cpu.supported_isas(), reason="no matrix tiles")
 @pytest.mark.parametrize("precision", ["high", "fast"])
 def test_few_rows_are_not_split(precision):
     """Their rounding would not average out."""

@@ -1,4 +1,4 @@
-"""The whole layer in one C++ kernel with bfloat16 operands, for processors with matrix tiles (AMX).
+"""The whole layer in one C++ kernel with bfloat16 operands, for CPUs that multiply them.
 
 Weights are rounded once a call, activations as they leave the sums, which stay float32 until then.
 """
@@ -17,7 +17,7 @@ def supports(layer: Layer, rows: Tensor) -> bool:
     if layer.precision != "fast" or rows.dtype != torch.float32 or rows.is_cuda:
         return False
     module, _ = native(rows.device)
-    return bool(module.build_info()["isa"] == "amx")
+    return module.build_info()["isa"] in ("avx512_bf16", "amx")
 
 
 def transform(
