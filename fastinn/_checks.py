@@ -66,6 +66,12 @@ def finite(x: Tensor, name: str = "x") -> None:
         )
 
 
+def varying(variation: float, what: str) -> None:
+    """Raise ``ValueError`` if ``what``, a name in the plural, has no ``variation``."""
+    if not variation > 0:
+        raise ValueError(f"R2 is undefined: {what} are all equal, or only one; pass rows that vary")
+
+
 def finite_matrices(x: Tensor, name: str) -> None:
     """Raise ``ValueError`` that names the first matrix of a batch with NaN or infinity."""
     bad = ~torch.isfinite(x).all(dim=-1).all(dim=-1)

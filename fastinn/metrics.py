@@ -293,8 +293,7 @@ def return_error(x: Array, returned: Array) -> float:
     _checks.n_features(moved, rows.shape[1], "what comes back", "x has")
     rows, moved = rows.double(), moved.double()
     variance = _mean_square(rows - rows.mean(dim=0))
-    if not variance > 0:
-        raise ValueError("the rows of x are all equal; pass rows that vary")
+    _checks.varying(variance, "the rows of x")
     return (_mean_square(moved - rows) / variance) ** 0.5
 
 
@@ -309,8 +308,7 @@ def error_scores(error: float, variance: float, width: int) -> dict[str, float]:
     Raises:
         ValueError: If the variance is zero.
     """
-    if variance <= 0:
-        raise ValueError("R2 is undefined: the true rows are all equal; pass rows that vary")
+    _checks.varying(variance, "the true rows")
     return {
         "mse": error / width,
         "relative_mse": error / variance,

@@ -283,7 +283,8 @@ def test_a_finished_run_is_not_gone_on_with(run, stored, tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["inn", "bert-inn", "mlp", "cca", "procrustes", "linear"])
 def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
     out = tmp_path / "map"
-    options = ["--method", method, "--corpus", corpus, "--out", out, *QUICK]
+    brief = QUICK if method in ("inn", "bert-inn", "mlp") else ["--json"]
+    options = ["--method", method, "--corpus", corpus, "--out", out, *brief]
     code, stdout, _ = run("align", *seeds, "--layer", "2", *options)
     assert code == 0
     scores = json.loads(stdout)
@@ -548,6 +549,22 @@ MISTAKES = {
     "two budgets": (
         ["compare", "{seed}", "{other}", "--max-steps", "9", "--max-seconds", "9"],
         "give --max-steps or --max-seconds, not both",
+    ),
+    "steps of a map in closed form": (
+        ["align", "{seed}", "{other}", "--method", "linear", "--max-steps", "9"],
+        "--method linear is solved, not trained; leave --max-steps out",
+    ),
+    "steps of maps in closed form": (
+        ["stitch", "{seed}", "{seed}", "--data", "{dev}", "--methods", "cca", "--max-steps", "9"],
+        "--methods cca trains no network; leave --max-steps out",
+    ),
+    "steps of no network": (
+        ["attention", "{seed}", "{other}", "--max-steps", "9"],
+        "no network is trained without --networks; leave --max-steps out",
+    ),
+    "seconds of no network": (
+        ["compare", "{seed}", "{other}", "--networks", "", "--max-seconds", "9"],
+        "no network is trained without --networks; leave --max-seconds out",
     ),
     "steps of no hub": (
         ["compare", "{seed}", "{other}", "--hub-steps", "9"],

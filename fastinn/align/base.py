@@ -188,10 +188,9 @@ def r2(true: Tensor, predicted: Tensor) -> float:
         ValueError: If the true rows are all equal, which leaves R2 undefined.
     """
     true, predicted = true.double(), predicted.double()
-    variation = (true - true.mean(dim=0)).square().sum()
-    if variation == 0:
-        raise ValueError("R2 is undefined: the true rows are all equal; pass rows that vary")
-    return 1 - float((true - predicted).square().sum() / variation)
+    variation = float((true - true.mean(dim=0)).square().sum())
+    _checks.varying(variation, "the true rows")
+    return 1 - float((true - predicted).square().sum()) / variation
 
 
 def load_aligner(path: str | PathLike[str]) -> Any:

@@ -17,6 +17,7 @@ from fastinn.embed.store import is_store
 Reader = TypeVar("Reader")
 
 INN_STEPS = INN().max_steps
+NO_NETWORKS = "no network is trained without --networks"
 
 Item = TypeVar("Item")
 
@@ -34,6 +35,9 @@ LabelColumn = Annotated[str, typer.Option("--label", help="Field or column that 
 Documents = Annotated[int | None, typer.Option(help="Read only the first documents.", min=1)]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the folder holds.")]
+MaxSteps = Annotated[
+    int | None, typer.Option(help=f"Training steps of a network; default: {INN_STEPS}.", min=0)
+]
 RandomState = Annotated[int, typer.Option(help="Seed of initialisation and shuffling.")]
 
 
@@ -79,8 +83,19 @@ def processors() -> int:
     return 1 if torch.cuda.is_available() else torch.get_num_threads()
 
 
-def budget(max_steps: int | None, max_seconds: float | None) -> dict[str, Any]:
-    """Return how long networks are trained, as parameters of each."""
+def budget(
+    max_steps: int | None, max_seconds: float | None = None, *, untrained: str = ""
+) -> dict[str, Any]:
+    """Return how long networks are trained, as parameters of each.
+
+    Args:
+        max_steps: Steps, as given.
+        max_seconds: Time in place of steps, as given.
+        untrained: Why there is no network to train, if there is none.
+    """
+    if untrained and (max_steps, max_seconds) != (None, None):
+        given = "--max-seconds" if max_steps is None else "--max-steps"
+        raise ValueError(f"{untrained}; leave {given} out")
     if max_seconds is None:
         return {"max_steps": INN_STEPS if max_steps is None else max_steps}
     if max_steps is not None:

@@ -19,16 +19,17 @@ from fastinn.align import (
     PublishedBertINN,
 )
 from fastinn.cli._options import (
-    INN_STEPS,
     AsJson,
     Column,
     CorpusFile,
     Documents,
     Fast,
     LevelOfRows,
+    MaxSteps,
     Out,
     Overwrite,
     RandomState,
+    budget,
     corpus_for,
     pair_of,
 )
@@ -65,7 +66,7 @@ def align(
     corpus: CorpusFile = None,
     column: Column = "text",
     documents: Documents = None,
-    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
+    max_steps: MaxSteps = None,
     fast: Fast = False,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-align"),
@@ -76,6 +77,7 @@ def align(
 
     Example: fastinn align seed-0/ seed-1/ --layer -1 --corpus wiki.txt --out map
     """
+    aligner = _aligner(method, max_steps, random_state)
     layers = layer, layer if target_layer is None else target_layer
     read = pair_of(source, target, layers, level, fast=fast)
     views = ("source", read["source"].layers[0]), ("target", read["target"].layers[0])
@@ -88,7 +90,6 @@ def align(
     held_out = _pass(test, kept / "test", "read test", sampled=views, max_rows=50_000)
     moments = _pass(train, kept / "train", "read train").moments
     fitted: dict[str, Aligner] = {"linear": LinearMap().from_moments(moments, *views)}
-    aligner = _aligner(method, max_steps, random_state)
     if isinstance(aligner, INN | MLPMap):
         fitted[method.value] = aligner.fit_stream(
             train.pair(*views, move=on_gpu), checkpoint=kept / "fit"
@@ -117,12 +118,14 @@ def _scored(aligner: Aligner, x: Tensor, y: Tensor, documents: Tensor) -> dict[s
     return scores
 
 
-def _aligner(method: Method, max_steps: int, random_state: int) -> Aligner:
+def _aligner(method: Method, max_steps: int | None, random_state: int) -> Aligner:
     closed = {Method.cca: CCA, Method.procrustes: Procrustes, Method.linear: LinearMap}
+    networks = {Method.inn: INN, Method.bert_inn: PublishedBertINN, Method.mlp: MLPMap}
+    untrained = f"--method {method} is solved, not trained" if method in closed else ""
+    training = budget(max_steps, untrained=untrained)
     if method in closed:
         return closed[method]()
-    networks = {Method.inn: INN, Method.bert_inn: PublishedBertINN, Method.mlp: MLPMap}
-    return networks[method]().set_params(max_steps=max_steps, random_state=random_state)
+    return networks[method]().set_params(**training, random_state=random_state)
 
 
 def _pass(text: Stream, checkpoint: Path, label: str, **sample: Any) -> Pass:

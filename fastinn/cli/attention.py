@@ -8,14 +8,16 @@ import typer
 
 from fastinn.align import INN, MLPMap
 from fastinn.cli._options import (
-    INN_STEPS,
+    NO_NETWORKS,
     AsJson,
     Column,
     CorpusFile,
     Documents,
+    MaxSteps,
     Out,
     Overwrite,
     RandomState,
+    budget,
     by_name,
     command_line,
     corpus_of,
@@ -41,7 +43,7 @@ def attention(
     networks: Annotated[
         str, typer.Option(help="Layers at which INN and MLP are trained; '' for none.")
     ] = "",
-    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
+    max_steps: MaxSteps = None,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-attention"),
     overwrite: Overwrite = False,
@@ -51,11 +53,12 @@ def attention(
 
     Example: fastinn attention google/multiberts-seed_0 google/multiberts-seed_1 --corpus wiki.txt
     """
+    training = budget(max_steps, untrained="" if networks else NO_NETWORKS)
     encoders = by_name(models, lambda model: _encoder(model, layers, max_length))
     how = Comparison(
         network_layers=numbers(networks, "--networks") if networks else (),
-        inn=INN(max_steps=max_steps, random_state=random_state),
-        mlp=MLPMap(max_steps=max_steps, random_state=random_state),
+        inn=INN(**training, random_state=random_state),
+        mlp=MLPMap(**training, random_state=random_state),
         n_jobs=processors(),
     )
     check(encoders, how)

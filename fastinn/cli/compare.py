@@ -9,7 +9,7 @@ import typer
 
 from fastinn.align import INN, MLPMap, PublishedBertINN
 from fastinn.cli._options import (
-    INN_STEPS,
+    NO_NETWORKS,
     AsJson,
     Cells,
     Column,
@@ -18,6 +18,7 @@ from fastinn.cli._options import (
     Fast,
     Level,
     LevelOfRows,
+    MaxSteps,
     Out,
     Overwrite,
     RandomState,
@@ -84,9 +85,7 @@ def compare(
         Objective | None,
         typer.Option(help="What the INN learns: both directions (default), or the first alone."),
     ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(help=f"Training steps of a network; default: {INN_STEPS}.", min=0)
-    ] = None,
+    max_steps: MaxSteps = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Training time of a network, in place of steps.", min=0)
     ] = None,
@@ -118,7 +117,8 @@ def compare(
     trained = network_cells(networks, "--networks")
     paper = protocol is Protocol.paper
     read = sources_of(sources, layers, Level.sentence if paper and not level else level, fast=fast)
-    training = {**budget(max_steps, max_seconds), "random_state": random_state}
+    untrained = "" if trained else NO_NETWORKS
+    training = budget(max_steps, max_seconds, untrained=untrained) | {"random_state": random_state}
     bert_inn = PublishedBertINN(**training)
     how = Comparison(
         cells=cells.value,

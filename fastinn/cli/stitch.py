@@ -8,15 +8,16 @@ import typer
 from fastinn import _checks
 from fastinn.align import INN, Aligner, MLPMap
 from fastinn.cli._options import (
-    INN_STEPS,
     AsJson,
     Column,
     CorpusFile,
     Documents,
     LabelColumn,
+    MaxSteps,
     Out,
     Overwrite,
     RandomState,
+    budget,
     command_line,
     corpus_of,
     numbers,
@@ -42,6 +43,7 @@ _METHODS = {
 """What the option calls each method."""
 
 _ALL = ",".join(_METHODS)
+_TRAINED = {"inn", "mlp"}
 
 
 def stitch(
@@ -57,7 +59,7 @@ def stitch(
     column: Column = "text",
     label: LabelColumn = "label",
     methods: Annotated[str, typer.Option(help="Some of these.")] = _ALL,
-    max_steps: Annotated[int, typer.Option(help="Training steps of a network.", min=0)] = INN_STEPS,
+    max_steps: MaxSteps = None,
     max_rows: Annotated[int, typer.Option(help="Tokens that maps are fitted on.", min=1)] = 100_000,
     random_state: RandomState = 0,
     out: Out = Path("fastinn-stitch"),
@@ -96,12 +98,11 @@ def stitch(
     say(as_json, f"Report: {folder.report(results)}")
 
 
-def _chosen(names: str, max_steps: int, random_state: int) -> dict[str, Aligner | None]:
-    methods = default_methods(
-        inn=INN(max_steps=max_steps, random_state=random_state),
-        mlp=MLPMap(max_steps=max_steps, random_state=random_state),
-    )
+def _chosen(names: str, max_steps: int | None, random_state: int) -> dict[str, Aligner | None]:
     chosen = names.split(",")
     for name in chosen:
         _checks.one_of(name, tuple(_METHODS), "--methods")
+    untrained = "" if _TRAINED & set(chosen) else f"--methods {names} trains no network"
+    training = budget(max_steps, untrained=untrained) | {"random_state": random_state}
+    methods = default_methods(inn=INN(**training), mlp=MLPMap(**training))
     return {_METHODS[name]: methods[_METHODS[name]] for name in chosen}
