@@ -1,6 +1,7 @@
 """Signs of life of ranks that work for different lengths of time."""
 
 import time
+from contextlib import suppress
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,9 @@ import torch.distributed as dist
 
 _A_TIMEOUT = 10
 """Signs of life in the time after which a rank is given up."""
+
+_FAILED = "failed"
+"""Under which name a rank that leaves by an error writes its number."""
 
 _LOOK_SECONDS = 0.5
 """Between two looks at the others, at most: the last rank must not be waited for longer."""
@@ -39,16 +43,21 @@ class Heartbeats:
     ) -> None:
         self._left.set()
         self._thread.join()
+        if kind is not None:
+            with suppress(RuntimeError):  # the store may be what failed
+                self._store.set(_FAILED, str(self._rank))
 
     def wait(self) -> None:
         """Wait until every rank waits.
 
         Raises:
-            RuntimeError: If one shows no sign of life for too long; it is named.
+            RuntimeError: If one failed or shows no sign of life for too long; it is named.
         """
         self._store.add("waiting", 1)
         seen = dict.fromkeys(range(self._world_size), (-1, time.monotonic()))
         while self._store.add("waiting", 0) < self._world_size:
+            if self._store.check([_FAILED]):
+                raise RuntimeError(f"rank {self._store.get(_FAILED).decode()} failed")
             for rank, (beats, since) in seen.items():
                 now = self._store.add(_of(rank), 0)
                 if now != beats:
