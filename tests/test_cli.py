@@ -475,6 +475,14 @@ def test_attention_writes_results_and_report(run, seeds, corpus, tmp_path):
     assert "Attention of every head" in (out / "report.html").read_text()
 
 
+def test_attention_trains_networks_between_layers(run, seeds, corpus, tmp_path):
+    options = ["--corpus", corpus, "--max-length", 12, "--networks", "1,-1", "--out", tmp_path]
+    code, stdout, _ = run("attention", *seeds, *options, *QUICK)
+    assert code == 0
+    trained = {s["source_layer"] for s in json.loads(stdout)["scores"] if "INN" in s["method"]}
+    assert trained == {1, 3}
+
+
 def test_doctor_lists_every_backend(run):
     code, stdout, _ = run("doctor", "--json")
     assert code == 0

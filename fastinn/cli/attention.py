@@ -24,13 +24,14 @@ from fastinn.cli._options import (
     numbers,
     processors,
 )
+from fastinn.cli._plan import announce_networks
 from fastinn.cli._run import Save, run_into
 from fastinn.embed import AttentionEncoder
 from fastinn.report import terminal
 from fastinn.report.folder import RunFolder
-from fastinn.study.attention import compare_attention
+from fastinn.study.attention import compare_attention, layers_of
 from fastinn.study.comparison import Comparison
-from fastinn.study.layers import check
+from fastinn.study.layers import check, network_pairs
 
 
 def attention(
@@ -61,10 +62,12 @@ def attention(
         mlp=MLPMap(**training, random_state=random_state),
         n_jobs=processors(),
     )
-    check(encoders, how)
+    read = layers_of(encoders)
+    check(read, how)
     text = corpus_of(corpus, column, documents)
     folder = RunFolder(out, overwrite=overwrite)
     how = replace(how, checkpoints=folder.checkpoints)
+    announce_networks(how, len(network_pairs(read, how.network_layers)), as_json)
 
     def run(save: Save) -> object:
         return compare_attention(encoders, text, how, command=command_line(), save=save)

@@ -82,6 +82,11 @@ class WindowLength(Source):
         return Encoded({self.layers[0]: (inside / lengths).repeat(1, self._copies)}, keys)
 
 
+def layers_of(encoders: Mapping[str, AttentionEncoder]) -> dict[str, LayerAttention]:
+    """Return what reads each seed's layers, heads side by side."""
+    return {name: LayerAttention(encoder) for name, encoder in encoders.items()}
+
+
 def compare_attention(
     encoders: Mapping[str, AttentionEncoder],
     corpus: Corpus,
@@ -110,7 +115,7 @@ def compare_attention(
     Raises:
         ValueError: As :func:`compare`.
     """
-    layers = {name: LayerAttention(encoder) for name, encoder in encoders.items()}
+    layers = layers_of(encoders)
     found = compare(
         layers,
         corpus,
