@@ -18,6 +18,8 @@ NEUTRAL = "rgba(128,128,128,0.35)"
 # Exploded inverses reach R2 of -1e4 and would flatten everything else.
 R2_RANGE = {"clipmin": -0.5, "clipmax": 1.0}
 
+# Lines of a legend that the height of a figure allows for, and pixels for each of the others.
+_LEGEND_LINES, _LEGEND_LINE_HEIGHT = 4, 20
 _LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
@@ -45,6 +47,16 @@ def new_figure(title: str, note: str = "") -> go.Figure:
     )
     axis = {"automargin": True, "gridcolor": NEUTRAL, "zerolinecolor": NEUTRAL}
     return figure.update_xaxes(axis).update_yaxes(axis)
+
+
+def grown_for_legend(figure: go.Figure) -> go.Figure:
+    """Make a figure of many lines higher: in a narrow panel each has a line of the legend.
+
+    Plotly would take that room from the plot.
+    """
+    n_lines = sum(trace.showlegend is not False for trace in figure.data)
+    more = max(0, n_lines - _LEGEND_LINES) * _LEGEND_LINE_HEIGHT
+    return figure.update_layout(height=figure.layout.height + more)
 
 
 def label(name: Any) -> str:

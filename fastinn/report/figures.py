@@ -328,7 +328,8 @@ def _heat_map(
     """Return the figure of a heat map; ``axes`` are the titles of x, y and the colours."""
     x_title, y_title, trace.colorbar.title.text = axes
     figure = new_figure(title, note).add_trace(trace)
-    figure.update_xaxes(type="category", title=x_title, showgrid=False)
+    # Clear of the labels: plotly lets a short title slip in between two of them.
+    figure.update_xaxes(type="category", title=x_title, title_standoff=30, showgrid=False)
     return figure.update_yaxes(type="category", title=y_title, showgrid=False, autorange="reversed")
 
 

@@ -109,6 +109,6 @@ def _json(figure: go.Figure) -> Markup:
     note = figure.layout.title.subtitle.text or ""
     bare = go.Figure(figure).update_layout(title=None, margin_t=40, meta={"note": note})
     # Without a standoff plotly draws the title of an axis over its longer labels.
-    bare.update_xaxes(title_standoff=12).update_yaxes(title_standoff=12)
+    bare.update_yaxes(title_standoff=12)
     # "<" would let a model's name end the script element; in JSON it only occurs within strings.
     return Markup(bare.to_json().replace("<", "\\u003c"))

@@ -10,6 +10,7 @@ from fastinn.report.drawing import (
     FORWARD,
     R2_RANGE,
     error_bars,
+    grown_for_legend,
     how_many,
     label,
     line_style,
@@ -93,7 +94,8 @@ def layer_curves(results: Results) -> go.Figure:
         style = line_style([*lines, method].index(method)) | {"dash": "dash"}
         _add_line(figure, f"{records[0]['source']}, {method}", "target_layer", records, style)
     figure.update_xaxes(title="layer", dtick=1)
-    return figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+    figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+    return grown_for_legend(figure)
 
 
 def same_layer_means(results: Results) -> list[Record]:
@@ -123,7 +125,8 @@ def stratum_points(results: Results, by: str, cell: tuple[Any, Any]) -> go.Figur
     for place, (method, of_method) in enumerate(_by(records, "method").items()):
         _add_line(figure, method, "stratum", of_method, line_style(place))
     figure.update_xaxes(title=f"{STRATA[by]} (count)", type="category")
-    return figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+    figure.update_yaxes(title="held-out R² (no unit)", autorangeoptions=R2_RANGE)
+    return grown_for_legend(figure)
 
 
 def strata_records(results: Results, by: str, cell: tuple[Any, Any]) -> list[Record]:

@@ -5,7 +5,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from fastinn.report.drawing import NEUTRAL, error_bars, label, line_style, new_figure
+from fastinn.report.drawing import (
+    NEUTRAL,
+    error_bars,
+    grown_for_legend,
+    label,
+    line_style,
+    new_figure,
+)
 from fastinn.report.figures import pair_heat_map
 from fastinn.report.tables import Results
 
@@ -44,7 +51,8 @@ def stitching_curves(results: Results, score: str) -> go.Figure:
     if score in found["baseline"]:
         _add_levels(figure, {"commonest class": found["baseline"][score]})
     figure.update_xaxes(title="layer (0: embeddings)", dtick=1)
-    return figure.update_yaxes(title=SCORES[score])
+    figure.update_yaxes(title=SCORES[score])
+    return grown_for_legend(figure)
 
 
 def head_heat_map(results: Results, name: str) -> go.Figure:
