@@ -66,10 +66,12 @@ def finite(x: Tensor, name: str = "x") -> None:
         )
 
 
-def varying(variation: float, what: str) -> None:
-    """Raise ``ValueError`` if ``what``, a name in the plural, has no ``variation``."""
+def varying(variation: float, what: str, score: str = "R2") -> None:
+    """Raise ``ValueError`` if ``what``, in the plural, has no ``variation`` to score by."""
     if not variation > 0:
-        raise ValueError(f"R2 is undefined: {what} are all equal, or only one; pass rows that vary")
+        raise ValueError(
+            f"{score} is undefined: {what} are all equal, or only one; pass rows that vary"
+        )
 
 
 def finite_matrices(x: Tensor, name: str) -> None:

@@ -293,7 +293,7 @@ def return_error(x: Array, returned: Array) -> float:
     _checks.n_features(moved, rows.shape[1], "what comes back", "x has")
     rows, moved = rows.double(), moved.double()
     variance = _mean_square(rows - rows.mean(dim=0))
-    _checks.varying(variance, "the rows of x")
+    _checks.varying(variance, "the rows of x", "the cycle error")
     return (_mean_square(moved - rows) / variance) ** 0.5
 
 
