@@ -73,7 +73,8 @@ def rendered(contents: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _machine(content: Mapping[str, Any]) -> str:
     machine, figures = content["machine"], content["figures"]
-    name = machine["gpu"] or machine["processor"]
+    # Virtual machines name the family of their processor alone, which differ in what they have.
+    name = machine["gpu"] or f"{machine['processor']}, kernels for {machine['instructions']}"
     versions = f"torch {machine['versions']['torch']}, commit `{machine['commit'][:12]}`"
     title = f"**{name}** (threads: {machine['threads']}, {versions})"
     timed = [figure for figure in figures if "ns_per_token" in figure]

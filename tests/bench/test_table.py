@@ -10,6 +10,7 @@ MACHINE = {
     "commit": "0123456789abcdef",
     "gpu": None,
     "processor": "Some Processor",
+    "instructions": "avx2",
     "threads": 2,
     "versions": {"torch": "2.13.0"},
 }
@@ -34,7 +35,10 @@ def content(*figures):
 
 def test_a_row_shows_the_figure():
     text = rendered(content(FIGURE))
-    assert "Some Processor** (threads: 2, torch 2.13.0, commit `0123456789ab`)" in text
+    assert (
+        "Some Processor, kernels for avx2** (threads: 2, torch 2.13.0, commit `0123456789ab`)"
+        in text
+    )
     assert "| coupling_mlp | precision | backend |" in text
     assert (
         "| forward, h = 768 | exact | cpu | 13,104 | 83% (float32 product) | "
