@@ -68,7 +68,7 @@ def finite(x: Tensor, name: str = "x") -> None:
 
 def varying(variation: float, what: str, score: str = "R2") -> None:
     """Raise ``ValueError`` if ``what``, in the plural, has no ``variation`` to score by."""
-    if not variation > 0:
+    if variation <= 0:  # NaN is no lack of it
         raise ValueError(
             f"{score} is undefined: {what} are all equal, or only one; pass rows that vary"
         )
