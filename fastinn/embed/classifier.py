@@ -1,5 +1,7 @@
 """Sequence classifiers whose hidden states can be read, and replaced, at any layer."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -7,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from fastinn import _checks
 from fastinn._products import products
@@ -242,9 +244,9 @@ def _at(blocks: nn.ModuleList, layer: int, action: Callable[[Tensor], Tensor]) -
         hook.remove()
 
 
-def _load(source: str) -> PreTrainedModel:
+def _load(source: str) -> transformers.PreTrainedModel:
     with loading(source):
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     missing = sorted(report["missing_keys"])

@@ -14,7 +14,7 @@ from fastinn._types import Precision
 from fastinn.embed import batches
 from fastinn.embed.apart import are_of_one_length, check_apart
 from fastinn.embed.levels import LAYOUTS, Layout, Level
-from fastinn.embed.packing import ATTENTION, can_pack, packed
+from fastinn.embed.packing import can_pack, packed, packed_attention
 from fastinn.embed.rows import Rows
 from fastinn.embed.source import Encoded, Source
 from fastinn.embed.tap import Tap
@@ -94,7 +94,7 @@ class Encoder(Source):
         self._is_checked = False
         self._packs = can_pack(self.model.config, self.device, self.dtype)
         if self._packs:
-            self.model.attention = ATTENTION
+            self.model.attention = packed_attention()
         if level == "cls" and not self.tokens.tokenizer.num_special_tokens_to_add():
             raise ValueError(
                 f"the tokenizer of {self.source} adds no special token, so there is no row at "

@@ -1,5 +1,7 @@
 """A pretrained encoder whose weights are loaded when they are needed, and let go again."""
 
+from __future__ import annotations
+
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from fastinn.embed._quiet import quiet_transformers
 
@@ -33,13 +35,15 @@ class Model:
         self.source, self.revision, self.device, self.dtype = source, revision, device, dtype
         self.attention: str | None = None
         with loading(source):
-            self.config: PreTrainedConfig = AutoConfig.from_pretrained(
+            self.config: transformers.PreTrainedConfig = transformers.AutoConfig.from_pretrained(
                 source, revision=revision, trust_remote_code=False
             )
         with torch.device("meta"), quiet_transformers():
-            self._outline = _without_pooler(AutoModel.from_config(copy.deepcopy(self.config)))
+            self._outline = _without_pooler(
+                transformers.AutoModel.from_config(copy.deepcopy(self.config))
+            )
         self.n_layers = len(blocks_of(self._outline))
-        self._loaded: PreTrainedModel | None = None
+        self._loaded: transformers.PreTrainedModel | None = None
         self._fingerprint: str | None = None
 
     @property
@@ -98,7 +102,7 @@ class Model:
             )
         return found
 
-    def module(self) -> PreTrainedModel:
+    def module(self) -> transformers.PreTrainedModel:
         """Return the model itself, loaded if it is not yet.
 
         Raises:
@@ -124,7 +128,7 @@ class Model:
             )
         return self._fingerprint
 
-    def _load(self, dtype: torch.dtype) -> PreTrainedModel:
+    def _load(self, dtype: torch.dtype) -> transformers.PreTrainedModel:
         # A config of its own: one model's choice of attention would change that of another.
         options: dict[str, Any] = {
             "config": copy.deepcopy(self.config),
@@ -138,7 +142,7 @@ class Model:
         # A checkpoint pretrained as a language model has a head that is not wanted and may lack
         # the pooler, which is never run here; transformers reports both at length.
         with loading(self.source):
-            model, report = AutoModel.from_pretrained(self.source, **options)
+            model, report = transformers.AutoModel.from_pretrained(self.source, **options)
         missing = sorted(k for k in report["missing_keys"] if not k.startswith("pooler."))
         if missing:
             raise ValueError(
@@ -148,7 +152,7 @@ class Model:
         return _without_pooler(model).eval()
 
 
-def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+def blocks_of(model: transformers.PreTrainedModel) -> nn.ModuleList:
     """Find the Transformer layers of ``model``, which every family names otherwise.
 
     Raises:
@@ -188,14 +192,14 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _without_pooler(model: PreTrainedModel) -> PreTrainedModel:
+def _without_pooler(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Drop the pooler: random where the checkpoint lacks one, so no part of the fingerprint."""
     if hasattr(model, "pooler"):
         model.pooler = None  # type: ignore[assignment]
     return model
 
 
-def weights_hash(model: PreTrainedModel) -> str:
+def weights_hash(model: transformers.PreTrainedModel) -> str:
     """Return a hash of the weights, 32 hexadecimal digits."""
     whole = hashlib.blake2b(digest_size=16)
     for name, weight in model.state_dict().items():

@@ -5,29 +5,36 @@ see all others. The bounds are handed to the attention function itself, which re
 without them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedConfig
 
 from fastinn.embed.batches import Batch
 from fastinn.embed.tokens import Window
 
-ATTENTION = "fastinn_packed"
-"""Name of the attention function in transformers."""
-
 _FAMILIES = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 
 
-def can_pack(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> bool:
+def can_pack(
+    config: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
+) -> bool:
     """Tell whether windows may be packed: in 16 bits on a GPU, and in families tested for it."""
     fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     return fits and config.model_type in _FAMILIES
+
+
+def packed_attention() -> str:
+    """Give transformers the attention that keeps to bounds, and return its name there."""
+    name = "fastinn_packed"
+    transformers.AttentionInterface.register(name, _attention)
+    return name
 
 
 def packed(windows: Sequence[Window], first_position: int, device: torch.device) -> Batch:
@@ -68,6 +75,8 @@ def _attention(
     if cu_seq_lens_q is None:
         raise ValueError(f"{type(module).__name__} was not told where packed windows end")
     if query.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn  # torch's compiler comes with it
+
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         bounds, longest = cu_seq_lens_q, max_length_q
         attended = varlen_attn(q, k, v, bounds, bounds, longest, longest)
@@ -79,6 +88,3 @@ def _attention(
         for at in places
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
-
-
-AttentionInterface.register(ATTENTION, _attention)

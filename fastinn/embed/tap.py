@@ -1,11 +1,13 @@
 """Reads chosen layers of a model while it runs, and stops it after the last of them."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from fastinn.embed.batches import Batch
 from fastinn.embed.model import blocks_of
@@ -24,13 +26,16 @@ class Tap:
         pass
 
     def __init__(
-        self, model: PreTrainedModel, layers: Sequence[int], keep: Callable[[int, Tensor], None]
+        self,
+        model: transformers.PreTrainedModel,
+        layers: Sequence[int],
+        keep: Callable[[int, Tensor], None],
     ) -> None:
         self._model, self._layers, self._keep = model, layers, keep
         self._hooks: list[Any] = []
         self._positions: tuple[int, ...] = ()
 
-    def __enter__(self) -> "Tap":
+    def __enter__(self) -> Tap:
         blocks = blocks_of(self._model)
         for layer in self._layers:
             if layer == 0:  # the first block's input, whatever the embeddings are made of

@@ -1,5 +1,7 @@
 """Texts to windows of token ids, with the place of every token in its document."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -8,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fastinn.embed.corpus import Document
 from fastinn.embed.model import loading
@@ -71,7 +73,7 @@ class Tokens:
         self, source: str, *, max_length: int, revision: str | None = None, words: bool = False
     ) -> None:
         with loading(source):
-            self._tokenizer = AutoTokenizer.from_pretrained(
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 source, revision=revision, trust_remote_code=False
             )
         # Windows are cut off at their end; a model may say otherwise, and then they would be
@@ -89,7 +91,7 @@ class Tokens:
         self._words = words
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> transformers.PreTrainedTokenizerBase:
         """The tokenizer itself."""
         return self._tokenizer
 

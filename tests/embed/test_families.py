@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from fastinn import Corpus, Encoder
 from fastinn.embed import Document
-from fastinn.embed.packing import ATTENTION
+from fastinn.embed.packing import packed_attention
 from fastinn.embed.tokens import Tokens
 
 
@@ -90,9 +90,10 @@ def test_fingerprint_is_that_of_the_weights_whatever_the_precision(folder, encod
 
 def test_models_share_no_config(folder):
     one, other = (Encoder(folder, layers=[1], device="cpu") for _ in range(2))
-    one.model.module().config._attn_implementation = ATTENTION
-    assert other.model.module().config._attn_implementation != ATTENTION
-    assert one.model.config._attn_implementation != ATTENTION
+    chosen = packed_attention()
+    one.model.module().config._attn_implementation = chosen
+    assert other.model.module().config._attn_implementation != chosen
+    assert one.model.config._attn_implementation != chosen
 
 
 @pytest.mark.parametrize("max_length", [1, 2])
