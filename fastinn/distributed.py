@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
-from tqdm import tqdm
 
 from fastinn._heartbeats import Heartbeats
 
@@ -87,17 +86,6 @@ def meeting(what: str) -> Iterator[None]:
             f"rank {here} of {n}: {what} failed, a rank has ended or did not answer in "
             f"{_timeout():.0f} s ({reason}); start all ranks again, checkpoints go on"
         ) from error
-
-
-def progress(iterable: Iterable[T], label: str, **options: Any) -> "tqdm[T]":
-    """Show a progress bar on rank 0, if stderr is a terminal.
-
-    Args:
-        iterable: What to go through.
-        label: What the bar says.
-        **options: Further arguments of :class:`tqdm.tqdm`.
-    """
-    return tqdm(iterable, label, disable=None if is_main() else True, **options)
 
 
 def broadcast(value: Any) -> Any:

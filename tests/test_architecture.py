@@ -14,7 +14,7 @@ ROOT = Path(fastinn.__file__).parent
 BASE = {"_types", "_arrays", "_checks", "_saved", "_checkpoint", "_products", "_memory"}
 KERNELS = BASE | {"ops"}
 RANKS = KERNELS | {"moments", "distributed"}
-MODELS = RANKS | {"nn"}
+MODELS = RANKS | {"nn", "_progress"}
 ALLOWED = {
     "_types": set(),
     "_arrays": {"_types"},
@@ -28,10 +28,11 @@ ALLOWED = {
     "moments": KERNELS,
     "_heartbeats": set(),
     "distributed": KERNELS | {"moments", "_heartbeats"},
+    "_progress": {"distributed"},
     "nn": KERNELS,
     "align": MODELS | {"_allocator"},
     "metrics": MODELS | {"align"},
-    "embed": BASE | {"distributed"},
+    "embed": BASE | {"distributed", "_progress"},
     "study": MODELS | {"align", "metrics", "embed"},
     "report": BASE | {"distributed", "align", "metrics", "study"},
     "_doctor": KERNELS,
@@ -109,6 +110,16 @@ def test_import_is_light():
     spent, *heavy = out.stdout.split()
     assert not heavy
     assert float(spent) < 1.5
+
+
+def test_commands_import_no_model_before_one_is_named():
+    """Models and torch's compiler, which comes with them, cost as long as all the rest."""
+    code = (
+        "import sys, fastinn.cli; "
+        "print(*{'torch._dynamo', 'transformers.modeling_utils'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("name", fastinn.__all__)

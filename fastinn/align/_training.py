@@ -1,7 +1,6 @@
 """The training loop of maps that are learned step by step: rows in, best checkpoint out."""
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -11,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from fastinn import distributed
+from fastinn._progress import progress
 from fastinn._types import Precision
 from fastinn.align._checkpoints import Checkpoints, Snapshot, named
 from fastinn.align._sources import Batches, Pair
@@ -61,7 +60,7 @@ class Trainer:
         lr: Largest learning rate, of layers with at most 64 inputs; wider ones get less.
         full_rate_steps: Beyond so many steps, ``lr`` falls with the cube root of their number.
         precision: Rounding of products in steps; what is measured keeps that of the module.
-        progress: Show a progress bar if stderr is a terminal.
+        progress: Show how far training has come.
 
     Attributes:
         history: Steps, seconds, each R2 and what was monitored at every checkpoint.
@@ -131,16 +130,22 @@ class Trainer:
             self._checkpoint()
 
     def _steps(self, batches: Batches, validation: Pair, kept: Checkpoints | None) -> None:
-        shown = self._progress and sys.stderr.isatty() and distributed.is_main()
         total = self._budget.max_steps if self._budget.max_seconds is None else None
         done = self.n_steps
-        with tqdm(total=total, initial=done, disable=not shown, unit="step", leave=False) as bar:
+        with progress(
+            label="train",
+            shown=self._progress,
+            total=total,
+            initial=done,
+            unit=" steps",
+            leave=False,
+        ) as bar:
             while self._least_error > _NOTHING_LEFT and (spent := self._spent()) < 1:
                 due = self._step(*next(batches), self._learning_rate(spent), kept)
                 bar.update()
                 if self._spent() * _CHECKPOINTS >= self._n_scored + 1:
                     self._n_scored = math.floor(self._spent() * _CHECKPOINTS)
-                    bar.set_postfix(self._checkpoint())
+                    bar.set_postfix(self._checkpoint(), refresh=False)
                 if kept is not None and due:
                     kept.save(self.n_steps, self._snapshot(batches, validation))
         if kept is not None and self.n_steps > done:

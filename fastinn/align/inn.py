@@ -73,7 +73,7 @@ class INN(TrainedAligner, Bijection):
             and so do trainings of more than 1000 steps, by the cube root of their number.
         random_state: Seed of initialisation and shuffling.
         validation: Share of the documents (or rows) that picks the checkpoint.
-        progress: Show a progress bar if stderr is a terminal.
+        progress: Show on stderr how far training has come.
         precision: Rounding of the sub-networks' products when rows are mapped or scored, see
             :func:`fastinn.ops.coupling_mlp`. Rotations and linear layer are never rounded to 16
             bits, see :class:`fastinn.nn.InvertibleLinear`.

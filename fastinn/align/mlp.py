@@ -26,7 +26,7 @@ class MLPMap(TrainedAligner):
         lr: Largest learning rate of Adam, of layers with at most 64 inputs; wider ones get less.
         random_state: Seed of initialisation and shuffling.
         validation: Share of the documents (or rows) that picks the checkpoint.
-        progress: Show a progress bar if stderr is a terminal.
+        progress: Show on stderr how far training has come.
         precision: Rounding of the network's products when rows are mapped or scored; ``"fast"``
             uses bfloat16 on GPUs and processors with AVX512_BF16 or AMX, ``"high"`` is the same as
             ``"exact"``.

@@ -30,7 +30,7 @@ class PublishedBertINN(INN):
         lr: Largest learning rate of Adam, of layers with at most 64 inputs; wider ones get less.
         random_state: Seed of initialisation and shuffling.
         validation: Share of the documents (or rows) that picks the checkpoint.
-        progress: Show a progress bar if stderr is a terminal.
+        progress: Show on stderr how far training has come.
         precision: Rounding of the networks' products when rows are mapped or scored, see
             :func:`fastinn.ops.coupling_mlp`.
         training_precision: The same in training steps, see :class:`INN`.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastinn import distributed
+from fastinn._progress import progress
 from fastinn.embed.corpus import Corpus
 from fastinn.embed.encoder import Encoder
 from fastinn.embed.paired import Block, position_of
@@ -134,7 +135,7 @@ def _write(stream: TextStream, writers: Mapping[str, StoreWriter]) -> None:
     size = stream.tokens_per_block
     reached = {name: _reached(name, writer, size) for name, writer in writers.items()}
     start = min(reached.values(), key=lambda position: position.row)
-    bar = distributed.progress(stream.blocks(start), "extract", unit=" blocks")
+    bar = progress(stream.blocks(start), "extract", unit=" blocks")
     for block in bar:
         for name, writer in writers.items():
             if block.position.row > reached[name].row:
@@ -144,7 +145,9 @@ def _write(stream: TextStream, writers: Mapping[str, StoreWriter]) -> None:
                     "block": asdict(block.position),
                 }
                 writer.append(_states(block, name), block.places, place)
-        bar.set_postfix(rows=f"{block.position.row:,}", waiting=f"{stream.stall_share:.0%}")
+        bar.set_postfix(
+            rows=f"{block.position.row:,}", waiting=f"{stream.stall_share:.0%}", refresh=False
+        )
 
 
 def _check_text(seed: str, writer: StoreWriter, corpus: Corpus) -> None:

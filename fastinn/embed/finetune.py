@@ -1,19 +1,21 @@
 """Fine-tuning of encoders on labelled texts, for comparisons before and after, and stitching."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from fastinn import _checks
 from fastinn._products import products
+from fastinn._progress import progress
 from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.cards import is_made, save_card
 from fastinn.embed.classifier import TextBatch, text_batch, text_batches, tokenise
@@ -152,13 +154,13 @@ def _classes(train: Labelled, held_out: Labelled) -> list[str]:
 
 def _new_classifier(
     model: str, classes: Sequence[str], config: FinetuneConfig
-) -> tuple[PreTrainedModel, Tokens]:
+) -> tuple[transformers.PreTrainedModel, Tokens]:
     names = dict(enumerate(classes))
     with loading(model):
-        settings = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        settings = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
         settings.id2label, settings.label2id = names, {name: i for i, name in names.items()}
         torch.manual_seed(config.seed)
-        network = AutoModelForSequenceClassification.from_pretrained(
+        network = transformers.AutoModelForSequenceClassification.from_pretrained(
             model, config=settings, dtype=torch.float32, trust_remote_code=False
         )
     longest = Model(model, None, torch.device("cpu"), torch.float32).longest_window
@@ -170,7 +172,7 @@ class _Trainer:
 
     def __init__(
         self,
-        network: PreTrainedModel,
+        network: transformers.PreTrainedModel,
         tokens: Tokens,
         classes: Sequence[str],
         config: FinetuneConfig,
@@ -193,14 +195,14 @@ class _Trainer:
         )
         history: list[dict[str, float]] = []
         best: dict[str, Tensor] = {}
-        with tqdm(total=n_steps, desc="fine-tune", disable=None) as bar:
+        with progress(label="fine-tune", total=n_steps, unit=" steps") as bar:
             for _ in range(self._config.epochs):
                 for batch in self._shuffled(windows):
                     self._step(batch, truth[batch.places], optimizer)
                     schedule.step()
                     bar.update()
                 scores = self._scores(held_out)
-                bar.set_postfix(accuracy=f"{scores['accuracy']:.3f}")
+                bar.set_postfix(accuracy=f"{scores['accuracy']:.3f}", refresh=False)
                 if all(scores["accuracy"] > past["accuracy"] for past in history):
                     best = {k: w.detach().clone() for k, w in self._network.state_dict().items()}
                 history.append(scores)
@@ -243,7 +245,9 @@ class _Trainer:
             )
 
 
-def _save(network: PreTrainedModel, tokens: Tokens, folder: Path, card: dict[str, Any]) -> None:
+def _save(
+    network: transformers.PreTrainedModel, tokens: Tokens, folder: Path, card: dict[str, Any]
+) -> None:
     with quiet_transformers():
         network.cpu().save_pretrained(folder)
     tokens.tokenizer.save_pretrained(folder)

@@ -1,5 +1,7 @@
 """Pretraining of small BERTs that differ in nothing but their seed."""
 
+from __future__ import annotations
+
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,13 +11,13 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from fastinn._products import products
+from fastinn._progress import progress
 from fastinn.embed._quiet import quiet_transformers
 from fastinn.embed.cards import is_made, save_card
 from fastinn.embed.corpus import Corpus
@@ -93,8 +95,8 @@ def pretrain(
 
 
 def evaluate_mlm(
-    model: BertForMaskedLM,
-    tokenizer: BertTokenizer,
+    model: transformers.BertForMaskedLM,
+    tokenizer: transformers.BertTokenizer,
     train: Tensor,
     test: Tensor,
     *,
@@ -132,12 +134,14 @@ def evaluate_mlm(
     return {name: total / n for name, total in totals.items()} | {"scored_tokens": int(n)}
 
 
-def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> BertTokenizer:
+def _shared_tokenizer(
+    corpus: Corpus, folder: Path, config: PretrainConfig
+) -> transformers.BertTokenizer:
     path = folder / "tokenizer"
     made_of = {"text": corpus.identity(), "vocabulary": config.vocabulary, "length": config.length}
     if is_made(path, made_of):
-        return BertTokenizer.from_pretrained(path)
-    blank = BertTokenizer(vocab={token: i for i, token in enumerate(_SPECIAL)})
+        return transformers.BertTokenizer.from_pretrained(path)
+    blank = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(_SPECIAL)})
     texts = (document.text for document in corpus.split("train"))
     tokenizer = blank.train_new_from_iterator(
         texts, vocab_size=config.vocabulary, show_progress=False
@@ -150,7 +154,7 @@ def _shared_tokenizer(corpus: Corpus, folder: Path, config: PretrainConfig) -> B
     return tokenizer
 
 
-def _windows(tokenizer: BertTokenizer, corpus: Corpus, length: int) -> Tensor:
+def _windows(tokenizer: transformers.BertTokenizer, corpus: Corpus, length: int) -> Tensor:
     """Cut the running text of ``corpus`` into full windows, shape ``(n, length)``.
 
     Raises:
@@ -159,7 +163,7 @@ def _windows(tokenizer: BertTokenizer, corpus: Corpus, length: int) -> Tensor:
     width = length - 2
     running = [
         torch.tensor(tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"])
-        for document in tqdm(corpus, desc="tokenise", disable=None)
+        for document in progress(corpus, "tokenise")
     ]
     ids = torch.cat(running).long()
     body = ids[: len(ids) // width * width].view(-1, width)
@@ -174,11 +178,11 @@ def _windows(tokenizer: BertTokenizer, corpus: Corpus, length: int) -> Tensor:
 
 
 def _train(
-    windows: Tensor, tokenizer: BertTokenizer, config: PretrainConfig, seed: int
-) -> BertForMaskedLM:
+    windows: Tensor, tokenizer: transformers.BertTokenizer, config: PretrainConfig, seed: int
+) -> transformers.BertForMaskedLM:
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = BertForMaskedLM(_bert_config(tokenizer, config))
+    model = transformers.BertForMaskedLM(_bert_config(tokenizer, config))
     nn.Module.to(model, device)
     if device.type == "cpu":
         # The gradient of torch's fused attention is slow in bfloat16 there: 0.7 of a step without.
@@ -188,7 +192,8 @@ def _train(
     )
     schedule = LambdaLR(optimizer, lambda step: linear_decay(step, config.steps, _WARMUP))
     generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(_batches(windows, config, generator), f"seed {seed}", config.steps, disable=None)
+    batches = _batches(windows, config, generator)
+    bar = progress(batches, f"seed {seed}", total=config.steps, unit=" steps")
     for step, batch in enumerate(bar):
         inputs, labels = _mask(batch, tokenizer, config.masked, generator)
         scored = labels != _UNSCORED
@@ -201,12 +206,14 @@ def _train(
         optimizer.zero_grad()
         schedule.step()
         if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     return model.cpu()
 
 
-def _bert_config(tokenizer: BertTokenizer, config: PretrainConfig) -> BertConfig:
-    return BertConfig(
+def _bert_config(
+    tokenizer: transformers.BertTokenizer, config: PretrainConfig
+) -> transformers.BertConfig:
+    return transformers.BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden,
         num_hidden_layers=config.layers,
@@ -245,7 +252,7 @@ def _batches(
 
 
 def _mask(
-    ids: Tensor, tokenizer: BertTokenizer, share: float, generator: torch.Generator
+    ids: Tensor, tokenizer: transformers.BertTokenizer, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Hide tokens as BERT does: of those chosen 80 % masked, 10 % random, 10 % as they are."""
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
@@ -257,14 +264,17 @@ def _mask(
     return inputs, torch.where(chosen, ids, _UNSCORED)
 
 
-def _logits(model: BertForMaskedLM, inputs: Tensor, scored: Tensor) -> Tensor:
+def _logits(model: transformers.BertForMaskedLM, inputs: Tensor, scored: Tensor) -> Tensor:
     """Logits at the scored positions only: the vocabulary product elsewhere would be wasted."""
     hidden = model.bert(input_ids=inputs).last_hidden_state
     return model.cls(hidden[scored])
 
 
 def _save(
-    model: BertForMaskedLM, tokenizer: BertTokenizer, path: Path, card: dict[str, Any]
+    model: transformers.BertForMaskedLM,
+    tokenizer: transformers.BertTokenizer,
+    path: Path,
+    card: dict[str, Any],
 ) -> None:
     with quiet_transformers():
         model.half().save_pretrained(path)

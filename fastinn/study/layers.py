@@ -10,7 +10,7 @@ from platform import python_version
 from sklearn.base import BaseEstimator
 
 from fastinn import distributed
-from fastinn.distributed import progress
+from fastinn._progress import progress
 from fastinn.embed import Corpus, EmbeddingStore, Source, Stream, stream
 from fastinn.embed.corpus import SPLITS, Split
 from fastinn.embed.stream import Readable

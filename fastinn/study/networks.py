@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastinn import distributed
 from fastinn._arrays import as_tensor
+from fastinn._progress import progress
 from fastinn._types import Array
 from fastinn.align import INN, MLPMap, load_aligner
-from fastinn.distributed import progress
 from fastinn.embed.corpus import Split
 from fastinn.study._gpu import on_gpu
 from fastinn.study.comparison import Comparison

@@ -11,6 +11,7 @@ from torch import Tensor
 import fastinn
 from fastinn import distributed
 from fastinn._checkpoint import Interval, check_settings, rank_folder
+from fastinn._progress import progress
 from fastinn._types import Precision
 from fastinn.embed.corpus import Split
 from fastinn.embed.paired import Block, Stream, position_of
@@ -127,7 +128,7 @@ class _Reading:
     def read(self, stream: Stream, label: str, kept: "_Kept | None" = None) -> None:
         """Read on to the end."""
         start = None if self.place is None else position_of(self.place)
-        bar = distributed.progress(stream.blocks(start), label, unit=" blocks")
+        bar = progress(stream.blocks(start), label, unit=" blocks")
         for block in bar:
             self._add(block)
             self.place = asdict(block.position)

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fastinn import _checks
+from fastinn._progress import progress as bar
 from fastinn._types import Array
 from fastinn.align._sources import document_numbers, held_out_rows
 from fastinn.align.base import Aligner, Bijection
@@ -105,7 +105,7 @@ def sanity_check(
         published: The BERT-INN to train, of the family that one hidden bijection is from.
         mlp: The free network to train.
         random_state: Seed of the hidden bijections.
-        progress: Show a progress bar if stderr is a terminal.
+        progress: Show on stderr how far it has come.
 
     Returns:
         One entry a bijection, strength, method and direction.
@@ -131,7 +131,7 @@ def sanity_check(
     found: list[Recovery] = []
     for what, strength in _settings(bijections, strengths):
         split = _split(rows, numbers, _hidden(what, rows.shape[1], strength, random_state))
-        for method in tqdm(methods, desc=what, disable=None if progress else True):
+        for method in bar(methods, what, shown=progress):
             found += [
                 _recovery(what, strength, method, direction, r2)
                 for direction, r2 in _recovered(method, split)

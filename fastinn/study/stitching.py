@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from torch import Tensor
-from tqdm import tqdm
 
+from fastinn._progress import progress
 from fastinn.align import CCA, INN, Aligner, LinearMap, MLPMap, Procrustes
 from fastinn.embed import Corpus
 from fastinn.embed.classifier import Classifier
@@ -117,7 +117,7 @@ def stitch(
         "settings": _settings(how),
         "stitching": _header(data, corpus, truth, own, n_rows),
     }
-    for layer in tqdm(layers, "stitch", unit=" layers", disable=None):
+    for layer in progress(layers, "stitch", unit=" layers"):
         maps = _maps(how.methods, rows["train"][layer], rows["validation"][layer])
         predicted, r2 = _continue(source, target, data, layer, maps)
         scored = _intervals(predicted, truth, own["target"])
@@ -234,7 +234,7 @@ def _paired_states(
     if not texts:
         raise ValueError("no text is left to fit maps on, all of it is scored on; give other text")
     batches = source.batches(texts, max_tokens=max_rows)
-    for batch in tqdm(batches, "read", unit=" batches", disable=None):
+    for batch in progress(batches, "read", unit=" batches"):
         x, y = source.states(batch, layers), target.states(batch, layers)
         for layer, held in parts.items():
             held.append((x[layer], y[layer]))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
+from fastinn._progress import progress
 from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.source import Encoded
 from fastinn.embed.store.reader import EmbeddingStore
@@ -54,7 +54,7 @@ def export(
     try:
         with (
             _FORMATS[out.suffix](unfinished, store, chosen, rows_per_block) as write,
-            tqdm(total=len(store), desc="export", unit="row", disable=None) as bar,
+            progress(label="export", total=len(store), unit=" rows") as bar,
         ):
             for block in store.blocks(rows_per_block, chosen):
                 write(block)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from fastinn._progress import progress
 from fastinn.embed.store.blocks import VerifiedBlocks
 from fastinn.embed.store.contents import has_begun, listing
 from fastinn.embed.store.files import Files, files_at
@@ -88,7 +88,7 @@ def _journals(files: Files, header: StoreHeader, verdict: Verdict) -> list[Journ
 
 def _read_all(blocks: VerifiedBlocks, shards: list[Shard], verdict: Verdict) -> None:
     sound = []
-    for shard in tqdm(shards, desc="verify", unit="shard", disable=None, leave=False):
+    for shard in progress(shards, "verify", unit=" shards", leave=False):
         verdict.shards += 1
         verdict.nbytes += shard.size
         with verdict.noting():
