@@ -118,7 +118,7 @@ def test_a_time_is_no_number_of_steps():
     assert budget(None, None) == {"max_steps": INN().max_steps}
     assert budget(7, None) == {"max_steps": 7}
     assert INN(**budget(None, 9)).max_seconds == 9
-    assert budget(None, 9)["max_steps"] > 1e9
+    assert budget(None, 9)["max_steps"] is None
 
 
 def test_compare_trains_forward_for_some_time(run, seeds, corpus, tmp_path):

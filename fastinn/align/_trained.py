@@ -63,7 +63,7 @@ class TrainedAligner(Aligner):
     """
 
     hidden: int | None = None
-    max_steps: int
+    max_steps: int | None
     max_seconds: float | None
     batch_size: int
     lr: float
@@ -276,14 +276,15 @@ class TrainedAligner(Aligner):
         return torch.Generator().manual_seed(self.random_state)
 
     def _check_parameters(self) -> None:
-        for name, minimum in (("max_steps", 0), ("batch_size", 1), ("lr", 0)):
+        for name, minimum in (("batch_size", 1), ("lr", 0)):
             _checks.at_least(getattr(self, name), minimum, name)
-        if self.hidden is not None:
-            _checks.at_least(self.hidden, 1, "hidden")
+        for name, minimum in (("hidden", 1), ("max_steps", 0), ("max_seconds", 0)):
+            if getattr(self, name) is not None:
+                _checks.at_least(getattr(self, name), minimum, name)
+        if self.max_steps is None and self.max_seconds is None:
+            raise ValueError("max_steps and max_seconds are both None; give one, to end training")
         for name in ("precision", "training_precision"):
             _checks.one_of(getattr(self, name), get_args(Precision), name)
-        if self.max_seconds is not None:
-            _checks.at_least(self.max_seconds, 0, "max_seconds")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is {self.validation}, expected a share in (0, 1)")
         if self.batch_size < distributed.world_size():

@@ -32,18 +32,22 @@ _RECORDED = ("history", "best_step", "n_steps", "n_skipped", "_n_scored", "_leas
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: until ``max_steps`` or ``max_seconds``, whichever comes first."""
+    """How long to train: until ``max_steps`` or ``max_seconds``, whichever comes first.
 
-    max_steps: int
+    Either may be ``None``, which is no limit.
+    """
+
+    max_steps: int | None
     max_seconds: float | None
 
     def spent(self, steps: int, seconds: float) -> float:
         """Return the share of the budget that is spent, 1 when there is none left."""
-        by_time = 0.0 if self.max_seconds is None else _share(seconds, self.max_seconds)
-        return max(_share(steps, self.max_steps), by_time)
+        return max(_share(steps, self.max_steps), _share(seconds, self.max_seconds))
 
 
-def _share(spent: float, limit: float) -> float:
+def _share(spent: float, limit: float | None) -> float:
+    if limit is None:
+        return 0.0
     return spent / limit if limit else 1.0
 
 
@@ -114,8 +118,8 @@ class Trainer:
                 raise  # ranks are interrupted at different steps
             self.interrupted = True
             warnings.warn(
-                f"training was interrupted after {self.n_steps} of {self._budget.max_steps} steps; "
-                f"the checkpoint of step {self.best_step} is kept",
+                f"training was interrupted after {self.n_steps} steps ({self._spent():.0%}); the "
+                f"checkpoint of step {self.best_step} is kept",
                 stacklevel=2,
             )
         self._module.load_state_dict(self._best)
@@ -153,7 +157,7 @@ class Trainer:
 
     def _learning_rate(self, spent: float) -> float:
         """Return the rate of the next step; a time limit tells how many there will be."""
-        steps = self.n_steps / spent if self.n_steps else self._budget.max_steps
+        steps = self.n_steps / spent if self.n_steps else self._budget.max_steps or 1
         return self._lr * min(1.0, (self._full_rate_steps / steps) ** (1 / 3)) * _rate(spent)
 
     def _step(self, x: Tensor, y: Tensor, lr: float, kept: Checkpoints | None) -> bool:

@@ -66,7 +66,7 @@ class INN(TrainedAligner, Bijection):
         n_hidden: Number of hidden layers of their sub-networks.
         activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
         clamp: Bound of the log-scale of each coupling.
-        max_steps: Training steps.
+        max_steps: Training steps; ``None``: as many as ``max_seconds`` allows.
         max_seconds: Time limit; the learning rate then decays by time, and results depend on it.
         batch_size: Rows a step.
         lr: Largest learning rate of Adam, of layers with at most 64 inputs; wider ones get less,
@@ -116,7 +116,7 @@ class INN(TrainedAligner, Bijection):
         n_hidden: int = 1,
         activation: Activation = "gelu",
         clamp: float = 1.0,
-        max_steps: int = 1000,
+        max_steps: int | None = 1000,
         max_seconds: float | None = None,
         batch_size: int = 512,
         lr: float = 2.5e-2,

@@ -20,7 +20,7 @@ class MLPMap(TrainedAligner):
         hidden: Width of the hidden layers; by default that of :class:`INN` for the source space.
         n_hidden: Number of hidden layers.
         activation: ``"relu"``, ``"selu"``, ``"gelu"`` (tanh form) or ``"silu"``.
-        max_steps: Training steps.
+        max_steps: Training steps; ``None``: as many as ``max_seconds`` allows.
         max_seconds: Time limit; the learning rate then decays by time, and results depend on it.
         batch_size: Rows a step.
         lr: Largest learning rate of Adam, of layers with at most 64 inputs; wider ones get less.
@@ -42,7 +42,7 @@ class MLPMap(TrainedAligner):
         hidden: int | None = None,
         n_hidden: int = 2,
         activation: Activation = "gelu",
-        max_steps: int = 1000,
+        max_steps: int | None = 1000,
         max_seconds: float | None = None,
         batch_size: int = 512,
         lr: float = 3e-2,

@@ -24,7 +24,7 @@ class PublishedBertINN(INN):
     Args:
         objective: ``"forward"``, as published, or ``"two-way"``, see :class:`INN`. With
             ``"forward"`` the inverse may be useless.
-        max_steps: Training steps.
+        max_steps: Training steps; ``None``: as many as ``max_seconds`` allows.
         max_seconds: Time limit; the learning rate then decays by time, and results depend on it.
         batch_size: Rows a step.
         lr: Largest learning rate of Adam, of layers with at most 64 inputs; wider ones get less.
@@ -51,7 +51,7 @@ class PublishedBertINN(INN):
         self,
         *,
         objective: Literal["two-way", "forward"] = "forward",
-        max_steps: int = 400,
+        max_steps: int | None = 400,
         max_seconds: float | None = None,
         batch_size: int = 256,
         lr: float = 1.5e-2,

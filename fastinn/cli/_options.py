@@ -100,7 +100,7 @@ def budget(
         return {"max_steps": INN_STEPS if max_steps is None else max_steps}
     if max_steps is not None:
         raise ValueError("give --max-steps or --max-seconds, not both")
-    return {"max_steps": sys.maxsize, "max_seconds": max_seconds}
+    return {"max_steps": None, "max_seconds": max_seconds}
 
 
 def command_line() -> str:

@@ -54,11 +54,9 @@ def announce_networks(how: Comparison, n_pairs: int, as_json: bool) -> None:
     if not n_pairs:
         return
     n = n_pairs * (len(how.bijections) + 2)  # and a free network a direction
-    long = (
-        f"{max(how.inn.max_steps, how.mlp.max_steps):,} steps"
-        if how.inn.max_seconds is None
-        else duration(how.inn.max_seconds)
-    )
+    seconds = how.inn.max_seconds
+    steps = max(network.max_steps or 0 for network in (how.inn, how.mlp))
+    long = f"{steps:,} steps" if seconds is None else duration(seconds)
     hubs = "" if how.hub is None else ", and hubs"
     say(as_json, f"To train: {n:,} networks of {n_pairs:,} pairs, up to {long} each{hubs}")
 
