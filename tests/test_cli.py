@@ -261,6 +261,13 @@ def test_sanity_names_every_strength(run, seeds, corpus):
     }
 
 
+def test_sanity_says_what_it_reads(run, seeds, corpus):
+    options = ["--corpus", corpus, "--strengths", "1", "--max-steps", "0"]
+    code, stdout, _ = run("sanity", seeds[0], *options)
+    assert code == 0
+    assert stdout.startswith("To read: ")
+
+
 def test_compare_refuses_a_folder_that_holds_another_run(run, seeds, corpus, tmp_path):
     (tmp_path / "results.json").write_text("{}")
     code, _, stderr = run("compare", *seeds, "--corpus", corpus, "--out", tmp_path)

@@ -14,8 +14,10 @@ from fastinn.cli._options import (
     corpus_of,
     decimals,
 )
+from fastinn.cli._plan import announce
 from fastinn.cli._terminal import report_left_out, show
 from fastinn.embed import Encoder, stream
+from fastinn.embed.reading import TOKENS_PER_BLOCK
 from fastinn.embed.seeds import shipped_seeds
 from fastinn.report import terminal
 from fastinn.study._gpu import on_gpu
@@ -50,6 +52,7 @@ def sanity(
     encoder = Encoder(model or str(next(iter(shipped_seeds().values()))), layers=[layer])
     view = ("model", encoder.layers[0])
     text = corpus_of(corpus, column, documents)
+    announce({"model": encoder}, text, TOKENS_PER_BLOCK, as_json)
     done = run_pass(
         stream({"model": encoder}, text),
         pairs="all",
