@@ -12,6 +12,8 @@ settings.load_profile("untimed")
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Without it cuBLAS refuses to multiply where a test asks torch for deterministic algorithms.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def pytest_configure(config):

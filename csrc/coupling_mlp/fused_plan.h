@@ -154,8 +154,10 @@ inline Plan make_plan(int n_kept, int n_moved, int n_hidden, const int* hidden) 
   Plan plan{};
   if (n_kept < 1 || n_moved < 1 || n_hidden < 1 || n_hidden > kMaxHidden) return plan;
   int widest = 0;
-  for (int layer = 0; layer < n_hidden; ++layer)
+  for (int layer = 0; layer < n_hidden; ++layer) {
+    if (hidden[layer] < 1) return plan;
     widest = hidden[layer] > widest ? hidden[layer] : widest;
+  }
   int width = 0;
   for (int candidate : kWidths)
     if (width == 0 && widest <= candidate) width = candidate;

@@ -6,11 +6,11 @@ namespace fastinn {
 namespace fused {
 namespace {
 
-// Bodies are empty except for sm_90a, which alone has wgmma; run() is not called elsewhere.
+// Only sm_90a has wgmma. What is compiled for others is not launched, and would stop the program.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define FASTINN_SM90A(...) __VA_ARGS__
 #else
-#define FASTINN_SM90A(...)
+#define FASTINN_SM90A(...) __trap();
 #endif
 
 template <int width, Direction direction>

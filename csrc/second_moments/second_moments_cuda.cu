@@ -171,11 +171,11 @@ __global__ void __launch_bounds__(kMergedSide* kMergedRows)
 
 // --- Launches.
 
-// The body is empty except for sm_90a, which alone has wgmma; it is not launched elsewhere.
+// Only sm_90a has wgmma. What is compiled for others is not launched, and would stop the program.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define FASTINN_SM90A(...) __VA_ARGS__
 #else
-#define FASTINN_SM90A(...)
+#define FASTINN_SM90A(...) __trap();
 #endif
 
 template <bool split>

@@ -19,6 +19,9 @@ _BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # What a call that names no backend tries on each kind of device, fastest first.
 _FASTEST: dict[str, tuple[Backend, ...]] = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
+# Compute capability of the oldest GPU that CMakeLists.txt compiles CUDA kernels for.
+_OLDEST_GPU = (8, 0)
+
 _kernels: dict[str, tuple[Backend, ...]] = {}
 _float32_only: dict[str, tuple[Backend, ...]] = {}
 _forced: ContextVar[Backend | None] = ContextVar("fastinn_backend", default=None)
@@ -146,7 +149,12 @@ def _cpu_obstacle() -> str | None:
 def _cuda_obstacle() -> str | None:
     if not _is_installed("fastinn._cuda"):
         return "fastinn._cuda is not built, reinstall fastinn with FASTINN_CUDA=ON and nvcc"
-    return None if torch.cuda.is_available() else "no CUDA device is visible"
+    if not torch.cuda.is_available():
+        return "no CUDA device is visible"
+    if (found := torch.cuda.get_device_capability()) < _OLDEST_GPU:
+        oldest, here = (f"{major}.{minor}" for major, minor in (_OLDEST_GPU, found))
+        return f"its kernels need compute capability {oldest}, this GPU has {here}"
+    return None
 
 
 def _triton_obstacle() -> str | None:

@@ -38,6 +38,8 @@ TYPES = {
 }
 # The name of an instruction in a listing, after its address and the predicate that it may have.
 INSTRUCTION = re.compile(r"^\s+/\*\w+\*/\s+(?:@!?U?P\w+ )?(\w+)", re.MULTILINE)
+# A product of the warpgroup's unit whose left operand does not lie in shared memory.
+PRODUCT_OF_REGISTERS = re.compile(r"warp_group_dot .*: tensor<[^*]*dot_op<\{opIdx = 0")
 LAUNCH_OPTIONS = ("num_warps", "num_stages")
 
 
@@ -143,6 +145,7 @@ def compiled(kernel, arguments, options, arch):
         "kernel": kernel.__name__,
         "shared": binary.metadata.shared,
         "registers": int(re.search(r"\bREG:(\d+)", usage)[1]),
+        "products_of_registers": len(PRODUCT_OF_REGISTERS.findall(binary.asm["ttgir"])),
         "stack": int(re.search(r"\bSTACK:(\d+)", usage)[1]),
         "instructions": sorted(
             set(re.findall(r"^\s+/\*\w+\*/\s+(?:@!?U?P\w+ )?(\w+)", code, re.M))

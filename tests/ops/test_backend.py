@@ -17,9 +17,10 @@ OP = "affine_coupling"
 def machine(monkeypatch):
     """Pretend that other modules are installed and that there is, or is not, a GPU."""
 
-    def pretend(*installed, gpu=False, interpret=False):
+    def pretend(*installed, gpu=False, interpret=False, capability=(9, 0)):
         monkeypatch.setattr(_backend, "_is_installed", lambda module: module in installed)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
         monkeypatch.setenv("TRITON_INTERPRET", str(int(interpret)))
         _backend._warn_if_cuda_was_not_built.cache_clear()
 
@@ -74,6 +75,13 @@ def test_a_named_backend_that_is_missing_raises(machine, backend, installed, gpu
     machine(*installed, gpu=gpu)
     with pytest.raises(BackendUnavailableError, match=f"{backend}.*cpu tensors: {reason}.*refer"):
         affine_coupling(*[torch.ones(2, 2)] * 3, backend=backend)
+
+
+def test_a_gpu_that_kernels_are_not_compiled_for_gets_none(machine):
+    machine("fastinn._cuda", "triton", gpu=True, capability=(7, 5))
+    assert _backend.resolve(OP, None, "cuda") == "triton"
+    with pytest.raises(BackendUnavailableError, match=r"need compute capability 8.0, .* has 7.5"):
+        _backend.resolve(OP, "cuda", "cuda")
 
 
 def test_interpreted_triton_takes_cpu_tensors(machine):

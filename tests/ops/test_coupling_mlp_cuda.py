@@ -1,6 +1,7 @@
 """The CUDA backend of coupling layers: its kernel run on the host, what is around it, and a GPU."""
 
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -176,6 +177,16 @@ def test_gradients_over_blocks_of_rows(cuda_on_cpu, n, memory, inverse):
 def test_only_hopper_runs_the_fused_kernel():
     rows, weights, _ = Case(3, 8, (8,)).tensors()
     assert not _cuda_fused.supports(Case(3, 8, (8,)).layer, rows, weights)
+
+
+@pytest.mark.skipif(find_spec("fastinn._cuda") is None, reason="fastinn._cuda is not built")
+@pytest.mark.parametrize(
+    ("hidden", "fits"),
+    [((8,), True), ((384, 1), True), ((385,), False), ((0,), False), ((8, 0), False), ((), False)],
+    ids=str,
+)
+def test_the_fused_kernel_says_which_widths_it_takes(hidden, fits):
+    assert (_cuda_fused._packed_bytes(8, 8, hidden) > 0) == fits
 
 
 # --- What the emulator cannot show: the hardware's own order of things, and tiles by the thousand.

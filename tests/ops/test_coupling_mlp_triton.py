@@ -97,7 +97,7 @@ CASES = st.builds(
     networks=st.integers(1, 2),
     kept=st.sampled_from(KEPT),
     activation=st.sampled_from(ACTIVATIONS),
-    clamp=st.none() | st.floats(0.5, 10),
+    clamp=st.sampled_from([None, 0.5, 1.3, 10.0]),  # Triton compiles each
     inverse=st.booleans(),
     memory=st.sampled_from(["store", "recompute"]),
 )
@@ -105,7 +105,8 @@ CASES = st.builds(
 
 def examples(number):
     return settings(
-        max_examples=number,
+        # For a GPU nearly every example is compiled anew, which takes seconds.
+        max_examples=number if INTERPRETED else 10,
         deadline=None,
         derandomize=True,
         # Each example takes a third of a second, and shrinking takes hundreds.
@@ -284,11 +285,11 @@ def test_same_bits_every_time(precision):
 @pytest.mark.parametrize("width", [1, 128, 129, 6144])
 def test_tiles_fit_into_the_padding(width, precision, arch):
     """A product reads whole inner tiles, all of which the kernel before it has written."""
-    kernels = ("first", "hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient")
+    kernels = ("hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient")
     tiles = {k: _blocking.blocking(k, precision, width, arch) for k in kernels}
     for tile in tiles.values():
         assert _blocking.PADDING % tile.k == 0
-    for writer, reader in pairwise(("first", "hidden", "coupling")):
-        assert tiles[writer].n % tiles[reader].k == 0
+    for reader in ("hidden", "coupling"):
+        assert tiles["hidden"].n % tiles[reader].k == 0
     for writer in ("coupling_gradient", "gradient"):
         assert tiles[writer].n % tiles["gradient"].k == 0

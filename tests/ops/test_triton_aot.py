@@ -12,8 +12,8 @@ import pytest
 pytestmark = pytest.mark.gate
 pytest.importorskip("triton", reason="triton is not installed")
 
-# Bytes of shared memory that one block may have.
-SHARED_MEMORY = {80: 166_912, 90: 232_448}
+# Bytes of shared memory that one block may have; code of 8.0 also runs on 8.6 and 8.9, with less.
+SHARED_MEMORY = {80: 101_376, 90: 232_448}
 LOCAL_MEMORY = {"STL", "LDL"}
 
 AFFINE = {
@@ -101,6 +101,8 @@ def test_hopper_multiplies_from_shared_memory(reports, case):
     assert len(products) >= 5
     for report in products:
         assert {"HGMMA", "UTMALDG"} <= set(report["instructions"]), report
+        # Such products are used before they are complete by Triton 3.6 (triton-lang/triton 8964).
+        assert report["products_of_registers"] == 0, report
 
 
 @pytest.mark.parametrize("case", [name for name in LAYERS if "-80-" not in name or "fast" in name])

@@ -8,7 +8,7 @@ the other. Nothing depends on timing or on the GPU: the same input gives the sam
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from math import lcm
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -210,7 +210,7 @@ def _panel_rows(n: int, blocks: int) -> int:
     return panel
 
 
-@lru_cache(maxsize=64)
+@cache  # never given back: a kernel on another stream may still read it
 def _tiles(d_x: int, d_y: int, tile: Tile, symmetric: bool, device: torch.device) -> Tensor:
     """Return row and column of each tile to compute, shape ``(tiles, 2)``, int32, in walking order.
 

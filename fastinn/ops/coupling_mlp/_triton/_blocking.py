@@ -4,9 +4,8 @@ from typing import Literal, NamedTuple
 
 from fastinn._types import Precision
 
-Kernel = Literal["first", "hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient"]
-"""``"first"`` is the hidden layer that reads rows as they come; ``"gradient"`` are both kernels of
-data gradients, of hidden and of kept features."""
+Kernel = Literal["hidden", "coupling", "coupling_gradient", "gradient", "weight_gradient"]
+"""``"gradient"`` are both kernels of data gradients, of hidden and of kept features."""
 
 PADDING = 64
 """Columns that activations are padded to: a multiple of every inner tile."""
@@ -80,4 +79,4 @@ def chunk_rows(widest: int) -> int:
     Args:
         widest: Columns of the widest activations, all networks together.
     """
-    return max(_CHUNK_ROWS, _CHUNK_ELEMENTS // widest)
+    return max(_CHUNK_ROWS, _CHUNK_ELEMENTS // max(widest, PADDING))

@@ -63,8 +63,7 @@ def hidden_kernel(
     ACTIVATION: tl.constexpr,
     NETWORKS: tl.constexpr,
     SAVE: tl.constexpr,
-    X_TMA: tl.constexpr,
-    W_TMA: tl.constexpr,
+    TMA: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -73,7 +72,7 @@ def hidden_kernel(
     """Write activation(x w^T + bias) to out, and to saved what it is before the activation."""
     column_tiles = tl.cdiv(n_out, BLOCK_N)
     tiles = tl.cdiv(n_rows, BLOCK_M) * column_tiles * NETWORKS
-    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=W_TMA):
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=TMA):
         # Neighbouring programs share rows, which are many; the weights stay in the L2 cache.
         network = tile // column_tiles % NETWORKS
         row = tile // (column_tiles * NETWORKS) * BLOCK_M
@@ -90,7 +89,7 @@ def hidden_kernel(
                 x_column,
                 BLOCK_M,
                 BLOCK_K,
-                X_TMA,
+                TMA,
             )
             w_tile = load_tile(
                 w,
@@ -102,9 +101,8 @@ def hidden_kernel(
                 w_column,
                 BLOCK_N,
                 BLOCK_K,
-                W_TMA,
+                TMA,
             )
-            x_tile = x_tile.to(w_tile.dtype)
             z = tl.dot(x_tile, w_tile.T, z, input_precision=INPUT_PRECISION)
         SLICES: tl.constexpr = (BLOCK_N + 63) // 64
         for index in tl.static_range(SLICES):

@@ -44,9 +44,9 @@ def empty_side(like: Tensor, networks: int, width: int, dtype: torch.dtype) -> S
     return Side(like.new_empty(len(like), networks * network, dtype=dtype), network)
 
 
-def operand(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``weight`` as a matrix in ``dtype``, its networks below each other."""
-    matrix = weight.reshape(-1, weight.shape[-1])
+def operand(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return rows, or a weight with its networks below each other, as a matrix in ``dtype``."""
+    matrix = values.reshape(-1, values.shape[-1])
     if matrix.dtype == dtype:
         return matrix
     n_rows, n_columns = matrix.shape

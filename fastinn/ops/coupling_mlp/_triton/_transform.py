@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastinn.ops.coupling_mlp._layer import Layer, halves, n_networks
 from fastinn.ops.coupling_mlp._triton import _launch
-from fastinn.ops.coupling_mlp._triton._blocking import Kernel, blocking
+from fastinn.ops.coupling_mlp._triton._blocking import blocking
 from fastinn.ops.coupling_mlp._triton._forward import coupling_kernel, hidden_kernel
 from fastinn.ops.coupling_mlp._triton._launch import Side
 
@@ -50,7 +50,9 @@ def transform_chunk(
     stays, _ = halves(rows.shape[1], layer.kept)
     kept: list[Tensor | None] = [*saved] or [None] * len(operands)
     log_scale, *hidden = kept
-    x = Side(rows[:, stays], 0)
+    # Rounded before they are multiplied: a product of what it converts itself reads that from
+    # registers, and Triton 3.6 uses such products before they are complete.
+    x = Side(_launch.operand(rows[:, stays], operands[0].dtype), 0)
     for weight, bias, pre_activation in zip(operands[:-1], biases[:-1], hidden, strict=True):
         x = _hidden(layer, networks, x, weight, bias, pre_activation)
     _couple(layer, networks, x, operands[-1], biases[-1], rows, out, log_det, log_scale)
@@ -63,9 +65,7 @@ def _hidden(
     n_rows, (n_all, n_in) = len(x.matrix), weight.shape
     n_out = n_all // networks
     out = _launch.empty_side(x.matrix, networks, n_out, weight.dtype)
-    # Only the first layer reads what no layer before it has padded.
-    kernel: Kernel = "hidden" if x.network else "first"
-    blocks = blocking(kernel, layer.precision, n_out, _launch.arch(weight.device))
+    blocks = blocking("hidden", layer.precision, n_out, _launch.arch(weight.device))
     n_tiles = triton.cdiv(n_rows, blocks.m) * triton.cdiv(n_out, blocks.n) * networks
     arguments = (
         _launch.tiles(x.matrix, blocks.m, blocks.k),
@@ -85,8 +85,7 @@ def _hidden(
         ACTIVATION=layer.activation,
         NETWORKS=networks,
         SAVE=saved is not None,
-        X_TMA=_launch.uses_tma(x.matrix),
-        W_TMA=_launch.uses_tma(weight),
+        TMA=_launch.uses_tma(weight),
         **_launch.product_options(layer.precision, blocks),
     )
     return out
