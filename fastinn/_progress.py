@@ -32,7 +32,9 @@ def progress(
     if sys.stderr.isatty():
         return tqdm(iterable, label, **options)
     rare = dict.fromkeys(("delay", "mininterval", "maxinterval"), _SECONDS_A_LINE)
-    return tqdm(iterable, label, **{**options, **rare, "leave": False, "file": _Lines()})
+    # At position 0 whatever it lies within: no cursor moves from one bar to the other.
+    as_lines = {**rare, "leave": False, "position": 0, "file": _Lines()}
+    return tqdm(iterable, label, **{**options, **as_lines})
 
 
 class _Lines:

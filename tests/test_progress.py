@@ -30,6 +30,14 @@ def test_what_update_counts_is_told_with_its_postfix(capsys):
     assert "there=0.5" in line
 
 
+@pytest.mark.usefixtures("every_step")
+def test_work_within_work_gets_lines_of_its_own(capsys):
+    for _ in progress("ab", "pairs"):
+        assert list(progress("cd", "train")) == ["c", "d"]
+    lines = capsys.readouterr().err.splitlines()
+    assert {line.partition(":")[0] for line in lines} == {"pairs", "train"}
+
+
 def test_short_work_is_not_told_to_a_log(capsys):
     assert list(progress(range(3), "read")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
