@@ -57,7 +57,8 @@ step() { # name, seconds, what it needs, command...
 PATH=$PATH:/usr/local/cuda/bin
 gpu=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null | tr 'A-Z ' 'a-z-')
 results="$OUT/$gpu.json"
-tests=("$PYTHON" -m pytest tests/ops tests/nn tests/align tests/study/test_on_cuda.py -p no:cacheprovider -n 12)
+tests=("$PYTHON" -m pytest tests/ops tests/nn tests/align tests/study/test_on_cuda.py
+  tests/embed/test_packing.py tests/embed/test_rows.py -p no:cacheprovider -n 12)
 benches=("$PYTHON" -m pytest --device cuda --rounds 5 --results "$results" -p no:cacheprovider)
 sanitize="PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1"
 sanitize+=" --report-api-errors no"
@@ -70,7 +71,7 @@ every_kernel="import fastinn, fastinn._cuda; found = fastinn.backends(); print(f
 step "build" 120 "nvcc cmake" env FASTINN_CUDA=ON \
   "$PYTHON" -m pip install --no-build-isolation --no-deps -e .
 step "backends" 20 "gpu" "$PYTHON" -c "$every_kernel"
-step "cuda tests" 70 "gpu" "${tests[@]}" -k "cuda or fused or graphed"
+step "cuda tests" 70 "gpu" "${tests[@]}" -k "cuda or fused or graphed or gpu"
 step "triton tests" 90 "gpu" "${tests[@]}" -k "triton"
 step "sanitizers" 70 "gpu compute-sanitizer" \
   bash -c "$sanitize --tool memcheck $shapes && $sanitize --tool racecheck $shapes"

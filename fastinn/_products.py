@@ -12,6 +12,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
     With neither, bfloat16 made encoding take 1.6 and training 2.6 times as long as float32.
     """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return True
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -52,13 +52,16 @@ def started() -> Iterator[None]:
 
     Raises:
         ConnectionError: If the others are not there in time.
+        ValueError: If a process has no GPU of its own, or a group that was started before cannot
+            exchange tensors on the CPU.
     """
     if _is_started() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _check_group()
         yield
         return
     on_cuda = torch.cuda.is_available()
     if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_own_gpu())
     with meeting("joining the other ranks"):
         _join("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timedelta(seconds=_timeout()))
     try:
@@ -68,6 +71,24 @@ def started() -> Iterator[None]:
         raise
     # Not after an error: peers that do not answer would hold it up, and the process ends anyway.
     dist.destroy_process_group()
+
+
+def _check_group() -> None:
+    if _is_started() and "cpu:" not in (found := dist.get_backend_config()):
+        raise ValueError(
+            f"the process group is {found}, and what is told from rank to rank is on the CPU; "
+            "start it with the backend cpu:gloo,cuda:nccl"
+        )
+
+
+def _own_gpu() -> int:
+    own, n = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if own >= n:
+        raise ValueError(
+            f"LOCAL_RANK is {own} and this process sees {n} GPUs; start as many ranks as there are "
+            "GPUs, each of which sees all of them"
+        )
+    return own
 
 
 @contextmanager
@@ -151,7 +172,9 @@ def same_parameters(module: nn.Module) -> None:
     if world_size() > 1:
         with meeting("sending parameters from rank 0"):
             for tensor in module.state_dict().values():
-                dist.broadcast(tensor, src=0)
+                whole = tensor.contiguous()  # nccl takes no other; a rotation comes transposed
+                dist.broadcast(whole, src=0)
+                tensor.copy_(whole)
 
 
 def average_gradients(

@@ -351,6 +351,37 @@ def test_a_command_that_does_not_divide_its_work_refuses_ranks(command):
     assert errors[1] == ""
 
 
+def test_parameters_are_sent_in_one_piece(monkeypatch):
+    """As nccl wants them, whatever their strides."""
+    module = torch.nn.Linear(3, 3, bias=False)
+    module.weight = torch.nn.Parameter(torch.arange(9.0).view(3, 3).T)
+    sent = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "broadcast", lambda t, src: sent.append(t.neg_()))
+    expected = -module.weight.detach().clone()
+    distributed.same_parameters(module)
+    assert [tensor.is_contiguous() for tensor in sent] == [True]
+    assert torch.equal(module.weight, expected)
+
+
+def test_a_group_without_a_cpu_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "_is_started", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_backend_config", lambda: "cuda:nccl")
+    refused = pytest.raises(ValueError, match=r"group is cuda:nccl, .* backend cpu:gloo,cuda:nccl")
+    with refused, distributed.started():
+        pytest.fail("the block ran")
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    refused = pytest.raises(ValueError, match="LOCAL_RANK is 2 and this process sees 2 GPUs")
+    with refused, distributed.started():
+        pytest.fail("the block ran")
+
+
 def test_what_ranks_do_not_share_is_named(monkeypatch):
     monkeypatch.setattr(distributed, "gather", lambda value: [value, {**value, "lr": 0.5}])
     with pytest.raises(ValueError, match=r"what is fitted \(lr\) is 0.1 on rank 0 and 0.5 on rank"):

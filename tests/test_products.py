@@ -40,8 +40,13 @@ def test_float64_is_never_rounded(multiplies):
     assert torch.equal(rounded, exact)
 
 
-def test_a_gpu_multiplies_bfloat16(multiplies):
-    assert multiplies_bfloat16(torch.device("cuda"))
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_gpu_multiplies_bfloat16_if_it_need_not_emulate_it(multiplies, monkeypatch, supported):
+    def is_supported(including_emulation=True):
+        return including_emulation or supported
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert multiplies_bfloat16(torch.device("cuda")) == supported
 
 
 def test_encoding_in_16_bits_warns_where_it_is_slower(multiplies):

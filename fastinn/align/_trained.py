@@ -115,11 +115,13 @@ class TrainedAligner(Aligner):
         """
         self._check_parameters()
         x, y = _checks.paired(X, Y, ("X", "Y"))
+        y = y.to(x.device)
         held_out: float | Pair = self.validation
         if validation is not None:
-            held_out = _checks.paired(*validation, ("validation X", "validation Y"))
-            _checks.n_features(held_out[0], x.shape[1], "validation X", "X has")
-            _checks.n_features(held_out[1], y.shape[1], "validation Y", "Y has")
+            of_x, of_y = _checks.paired(*validation, ("validation X", "validation Y"))
+            _checks.n_features(of_x, x.shape[1], "validation X", "X has")
+            _checks.n_features(of_y, y.shape[1], "validation Y", "Y has")
+            held_out = of_x.to(x.device), of_y.to(x.device)
         numbers = document_numbers(documents, x)
         kept = opened(checkpoint, self._settings((x, y)), partial(identity_of_rows, x, y, numbers))
         with reused_buffers():
@@ -260,7 +262,7 @@ class TrainedAligner(Aligner):
     def _initialise(self, d_x: int, d_y: int) -> None:
         self.n_features_in_, self.n_features_out_ = d_x, d_y
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
+            torch.default_generator.manual_seed(self.random_state)
             self.network_ = Between(self._build(d_x, d_y), d_x, d_y)
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -69,15 +69,17 @@ def padded(windows: Sequence[Window], pad_id: int, device: torch.device) -> Batc
     ids = _pad([window.ids for window in windows], pad_id)
     attended = _pad([torch.ones_like(window.ids) for window in windows], 0)
     starts = [i * ids.shape[1] for i in range(len(windows))]
-    return Batch(_on(device, input_ids=ids, attention_mask=attended), starts)
+    inputs = on_device(device, {"input_ids": ids, "attention_mask": attended})
+    return Batch(inputs, starts)
 
 
 def _pad(sequences: Sequence[Tensor], value: int) -> Tensor:
     return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
 
 
-def _on(device: torch.device, **tensors: Tensor) -> dict[str, Tensor]:
+def on_device(device: torch.device, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors from the CPU to ``device``, without waiting for what it is busy with."""
     if device.type != "cuda":
         return tensors
-    # From pinned memory the copy does not wait for what the device is busy with.
+    # Only from pinned memory.
     return {n: t.pin_memory().to(device, non_blocking=True) for n, t in tensors.items()}

@@ -138,7 +138,8 @@ class Encoder(Source):
         put = torch.cat([layout.put[i] for i in which])
         take = torch.cat(
             [layout.take[i] + start for i, start in zip(which, batch.starts, strict=True)]
-        ).to(self.device)
+        )
+        take = batches.on_device(self.device, {"take": take})["take"]
 
         def keep(layer: int, states: Tensor) -> None:
             rows.add(layer, states, take, put)

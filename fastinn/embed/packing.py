@@ -16,8 +16,12 @@ import transformers
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fastinn.embed.batches import Batch
+from fastinn.embed.batches import Batch, on_device
 from fastinn.embed.tokens import Window
+
+# What flash attention asks for: only scaled_dot_product_attention does without it elsewhere.
+_CAPABILITY = (8, 0)
+_HEAD_WIDTH, _WIDEST_HEAD = 8, 256
 
 _FAMILIES = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 
@@ -26,8 +30,15 @@ def can_pack(
     config: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
 ) -> bool:
     """Tell whether windows may be packed: in 16 bits on a GPU, and in families tested for it."""
-    fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
-    return fits and config.model_type in _FAMILIES
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    head = config.hidden_size // config.num_attention_heads
+    return (
+        config.model_type in _FAMILIES
+        and head % _HEAD_WIDTH == 0
+        and head <= _WIDEST_HEAD
+        and torch.cuda.get_device_capability(device) >= _CAPABILITY
+    )
 
 
 def packed_attention() -> str:
@@ -49,12 +60,12 @@ def packed(windows: Sequence[Window], first_position: int, device: torch.device)
     bounds = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     positions = torch.cat([torch.arange(n) for n in lengths.tolist()]) + first_position
     inputs = {
-        "input_ids": torch.cat([window.ids for window in windows])[None].to(device),
-        "position_ids": positions[None].to(device),
-        "cu_seq_lens_q": bounds.int().to(device),
-        "max_length_q": int(lengths.max()),
+        "input_ids": torch.cat([window.ids for window in windows])[None],
+        "position_ids": positions[None],
+        "cu_seq_lens_q": bounds.int(),
     }
-    return Batch(inputs, bounds[:-1].tolist())
+    longest = {"max_length_q": int(lengths.max())}
+    return Batch({**on_device(device, inputs), **longest}, bounds[:-1].tolist())
 
 
 def _attention(

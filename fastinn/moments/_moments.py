@@ -203,6 +203,17 @@ class Moments:
         self._seen(other.n_rows, other.resolution)
         return self
 
+    def to(self, device: torch.device | str) -> Self:
+        """Keep the totals on ``device``, but for those in a file: they stay on the CPU.
+
+        Returns:
+            Itself.
+        """
+        self._total.move(torch.device(device))
+        if isinstance(self._kind, Tensor):
+            self._kind = self._kind.to(device)
+        return self
+
     def all_reduce(self) -> Self:
         """Merge the moments of all ranks of ``torch.distributed``, in float64, on every rank.
 

@@ -1,6 +1,7 @@
 """Backward passes that recover the input of each layer from its output."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from fastinn.nn._autocast import no_autocast
+from fastinn.ops import use_backend
+from fastinn.ops._backend import named_backend
 
 
 class LayerGradients(NamedTuple):
@@ -64,6 +67,7 @@ class _Walk:
 
     def __init__(self, layers: list[nn.Module], inverse: bool) -> None:
         self.layers, self.inverse = layers, inverse
+        self.backend = named_backend()
         owned = [dict(layer.named_parameters(remove_duplicate=False)) for layer in layers]
         # Couplings may share parameters, but autograd wants each one once.
         self.parameters = list(dict.fromkeys(p for named in owned for p in named.values()))
@@ -90,7 +94,10 @@ class _Recomputed(torch.autograd.Function):
             grad_out = torch.zeros_like(out)
         grads: list[Tensor | None] = [None] * len(parameters)
         places = ctx.walk.places
-        with no_autocast(out.device.type):
+        # On a GPU a thread of autograd's runs this, which knows nothing of use_backend().
+        backend = ctx.walk.backend
+        again = nullcontext() if backend is None else use_backend(backend)
+        with no_autocast(out.device.type), again:
             for i, layer in reversed(list(enumerate(ctx.walk.layers))):
                 named = {name: parameters[place] for name, place in places[i].items()}
                 # The first layer's input is at hand, without the errors of its inverse.

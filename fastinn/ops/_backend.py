@@ -102,9 +102,10 @@ def resolve(
     return named
 
 
-# Constant under torch.compile: the choice depends on what is installed, not on any values. This is
-# what torch.compiler.assume_constant_result does, but that imports the compiler, which takes
-# nearly as long as all the rest that fastinn.ops imports.
+# Constant under torch.compile: they depend on what is installed and asked for, not on any values.
+# This is what torch.compiler.assume_constant_result does, but that imports the compiler, which
+# takes nearly as long as all the rest that fastinn.ops imports.
+named_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

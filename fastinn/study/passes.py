@@ -16,6 +16,7 @@ from fastinn._types import Precision
 from fastinn.embed.corpus import Split
 from fastinn.embed.paired import Block, Stream, position_of
 from fastinn.moments import Moments, Pairs, load_checkpoint, save_checkpoint
+from fastinn.study._gpu import roomy_gpu
 from fastinn.study._sample import Sample
 
 View: TypeAlias = tuple[str, int]
@@ -100,7 +101,8 @@ def run_pass(
     moments = Moments(
         stream.n_features, pairs=pairs, precision=precision, mispaired=mispaired, storage=storage
     )
-    reading = _Reading(moments, sample)
+    size = Moments.estimate(stream.n_features, pairs=pairs, mispaired=mispaired)
+    reading = _Reading(moments, sample, size.n_bytes if storage is None else None)
     if checkpoint is None:
         reading.read(stream, label)
     else:
@@ -111,6 +113,12 @@ def run_pass(
 class _Reading:
     """How far a pass has come on this rank.
 
+    Args:
+        moments: See below, as for the next one.
+        sample: Likewise.
+        n_bytes: Bytes of the totals, which are kept on a GPU that has room for them; ``None``:
+            they are in a file.
+
     Attributes:
         moments: Of the rows read.
         sample: The first of them.
@@ -118,8 +126,10 @@ class _Reading:
         finished: Whether it has ended.
     """
 
-    def __init__(self, moments: Moments, sample: Sample) -> None:
+    def __init__(self, moments: Moments, sample: Sample, n_bytes: int | None) -> None:
         self.moments, self.sample = moments, sample
+        self._n_bytes = n_bytes
+        self._device: torch.device | None = None
         self.place: Record | None = None
         self.finished = False
         self.n_same = self.n_documents = 0
@@ -140,6 +150,7 @@ class _Reading:
             where = f"rank {distributed.rank()} of {n} has" if n > 1 else f"{label}: there is"
             fewer = "start fewer ranks or " if n > 1 else ""
             raise ValueError(f"{where} no text to read; {fewer}give more documents")
+        self.moments.to("cpu")
         self.finished = True
 
     def counters(self) -> Record:
@@ -159,14 +170,19 @@ class _Reading:
         self.n_same, self.n_documents = counters["n_same"], counters["n_documents"]
         self._last = counters["last"]
 
-    def _wide(self, rows: dict[View, Tensor]) -> dict[View, Tensor]:
-        """Return the rows in float64 if products are to be exact: they are float32 as encoded."""
-        if self.moments.precision != "exact":
-            return rows
-        return {view: x.double() for view, x in rows.items()}
+    def _multiplied(self, rows: dict[View, Tensor]) -> dict[View, Tensor]:
+        """Return rows where they are multiplied, in float64 if products are to be exact."""
+        if self._device is None:
+            held = sum(x.nbytes for x in rows.values())
+            if self._n_bytes is None:
+                self._device = torch.device("cpu")
+            else:
+                self._device = roomy_gpu(self._n_bytes + held)
+        dtype = torch.float64 if self.moments.precision == "exact" else None
+        return {view: x.to(self._device, dtype) for view, x in rows.items()}
 
     def _add(self, block: Block) -> None:
-        self.moments.update(self._wide(block.rows))
+        self.moments.update(self._multiplied(block.rows))
         self.n_same += self.moments.n_meeting_themselves(block.documents)
         self.sample.add(block)
         numbers = block.documents.unique()

@@ -200,7 +200,7 @@ def _standardised(rows: Tensor) -> Tensor:
 
 def _hidden(kind: HiddenBijection, d: int, strength: float | None, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + _HIDDEN_SEED_OFFSET)
+        torch.default_generator.manual_seed(seed + _HIDDEN_SEED_OFFSET)
         if strength is None:
             return InvertibleLinear(d, weight=torch.eye(d) if kind == "identity" else None)
         first = _strengthened(bert_inn(d), strength)

@@ -18,6 +18,7 @@ from fastinn.embed import Corpus
 from fastinn.embed.classifier import Classifier
 from fastinn.embed.corpus import Split
 from fastinn.embed.labelled import Labelled
+from fastinn.study._gpu import on_gpu
 from fastinn.study.layers import versions
 from fastinn.study.resamples import interval_record, r2_interval
 from fastinn.study.significance import FEWEST_GROUPS, resampled_means
@@ -248,12 +249,25 @@ def _fitted(method: Aligner | None, train: PairedRows, validation: PairedRows) -
     if method is None:
         return None
     aligner = clone(method)
-    if not isinstance(aligner, INN | MLPMap | LinearMap):
+    if isinstance(aligner, LinearMap):
+        return aligner.fit(*train, validation=validation)
+    if not isinstance(aligner, INN | MLPMap):
         return aligner.fit(*train)
-    aligner.fit(*train, validation=validation)
-    if isinstance(aligner, INN | MLPMap) and aligner.interrupted_:
+    x, y = map(on_gpu, train)
+    aligner.fit(x, y, validation=(on_gpu(validation[0]), on_gpu(validation[1])))
+    if aligner.interrupted_:
         raise KeyboardInterrupt  # layers that are finished are kept; a map cut short is not
     return aligner
+
+
+def _mapped(aligner: Aligner | None, states: Tensor) -> Tensor:
+    """Return states mapped where the map was made, on the CPU."""
+    if aligner is None:
+        return states
+    mapped: Tensor = aligner.transform(
+        on_gpu(states) if isinstance(aligner, INN | MLPMap) else states
+    )
+    return mapped.cpu()
 
 
 def _continue(
@@ -273,7 +287,7 @@ def _continue(
         true.append(target.states(batch, [layer])[layer])
         texts.append(batch.places.repeat_interleave(batch.attended.sum(dim=1).cpu()))
         for name, aligner in maps.items():
-            mapped[name].append(states if aligner is None else aligner.transform(states))
+            mapped[name].append(_mapped(aligner, states))
             logits = target.resume(batch, layer, mapped[name][-1])
             predicted[name][batch.places] = logits.argmax(dim=1)
     return predicted, _r2_of_states(true, mapped, torch.cat(texts))

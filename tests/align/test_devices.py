@@ -49,6 +49,13 @@ def test_networks_train_on_cuda_and_follow_their_rows(aligner, tmp_path):
 
 
 @on_gpu
+def test_rows_that_lie_elsewhere_are_brought_to_those_of_the_source():
+    x, y = rows()
+    fitted = MLPMap(**QUICK).fit(x.cuda(), y, validation=(x[:100].numpy(), y[:100].cuda()))
+    assert all(p.is_cuda for p in fitted.network_.parameters())
+
+
+@on_gpu
 @pytest.mark.parametrize("aligner", [CCA(), LinearMap(), Procrustes()], ids=str)
 def test_closed_forms_of_cuda_rows_are_those_of_the_same_rows(aligner):
     x, y = rows()

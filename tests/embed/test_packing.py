@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_models import LENGTH, make_family
 from tolerances import HIDDEN_STATES, HIDDEN_STATES_16_BITS
+from transformers import BertConfig
 
 from fastinn import Encoder
 from fastinn.embed import encoder as encoder_module
@@ -68,7 +69,8 @@ def test_a_model_that_is_not_told_the_bounds_refuses(pair):
         together.model.module()(input_ids=torch.tensor([[5, 6, 7]]))
 
 
-def test_only_tested_families_in_16_bits_on_a_gpu_are_packed(pair):
+def test_only_tested_families_in_16_bits_on_a_gpu_are_packed(pair, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     config = pair[0].model.config
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert can_pack(config, gpu, torch.bfloat16)
@@ -76,6 +78,17 @@ def test_only_tested_families_in_16_bits_on_a_gpu_are_packed(pair):
     assert not can_pack(config, cpu, torch.bfloat16)
     config.model_type = "unheard-of"
     assert not can_pack(config, gpu, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "capability", "packs"),
+    [(64, (8, 0), True), (64, (7, 5), False), (50, (9, 0), False), (1040, (9, 0), False)],
+    ids=["fits", "old GPU", "odd width", "wide head"],
+)
+def test_windows_are_packed_where_there_is_flash_attention(monkeypatch, hidden, capability, packs):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    config = BertConfig(hidden_size=hidden, num_attention_heads=2)
+    assert can_pack(config, torch.device("cuda"), torch.bfloat16) == packs
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,5 +1,7 @@
 """Backward passes through the inverse: same gradients, little memory, everywhere autograd goes."""
 
+import threading
+
 import pytest
 import torch
 from gloo_ranks import TwoWay, train_and_save
@@ -8,6 +10,8 @@ from tolerances import FORMULA, RECOMPUTED
 from torch import nn
 
 from fastinn.nn import AffineCoupling, Flow, InvertibleLinear, bert_inn
+from fastinn.ops import use_backend
+from fastinn.ops._backend import named_backend
 
 D = 6
 
@@ -295,3 +299,22 @@ def test_ranks_agree_with_one_process(tmp_path):
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Flow(**options)
+
+
+def test_backward_keeps_the_named_backend_in_a_thread_of_its_own(monkeypatch):
+    """That is where autograd runs it on a GPU."""
+    flow = disturbed(Flow(*couplings(n=1), memory="recompute"))
+    with use_backend("reference"):
+        out, log_det = flow(torch.randn(5, D))
+    named = []
+    vjp = AffineCoupling.vjp
+
+    def noted(*args, **options):
+        named.append(named_backend())
+        return vjp(*args, **options)
+
+    monkeypatch.setattr(AffineCoupling, "vjp", noted)
+    thread = threading.Thread(target=(out.sum() + log_det.sum()).backward)
+    thread.start()
+    thread.join()
+    assert named == ["reference"]

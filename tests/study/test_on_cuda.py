@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tolerances import DEVICES
 
 from fastinn.align._trained import TrainedAligner
+from fastinn.moments import Moments
+from fastinn.study import passes
 from fastinn.study.layers import compare
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -32,3 +35,22 @@ def test_networks_and_hubs_train_on_cuda(three_seeds, corpus, quick, tmp_path, d
     assert devices == {"cuda"}
     assert {r["method"] for r in results["cycles"]} >= {"INN (two-way)"}
     assert all(torch.isfinite(torch.tensor(r["r2"])) for r in results["scores"])
+
+
+def test_moments_are_accumulated_on_cuda_and_are_those_of_the_cpu(
+    three_seeds, corpus, quick, monkeypatch
+):
+    seen, update = set(), Moments.update
+
+    def noted(self, rows, *args):
+        seen.update(x.device.type for x in rows.values())
+        return update(self, rows, *args)
+
+    monkeypatch.setattr(Moments, "update", noted)
+    how = replace(quick, network_layers=())
+    on_cuda = compare(three_seeds, corpus, how)
+    assert seen == {"cuda"}
+    monkeypatch.setattr(passes, "roomy_gpu", lambda n_bytes: torch.device("cpu"))
+    on_cpu = compare(three_seeds, corpus, how)
+    for found, expected in zip(on_cuda["scores"], on_cpu["scores"], strict=True):
+        assert found["r2"] == pytest.approx(expected["r2"], abs=DEVICES)
