@@ -120,6 +120,8 @@ def _pairs_in_turn(
     )
     for work, is_kept in zip(works, kept, strict=True):
         yield work.kept() if is_kept else next(made)
+    # To its end: joblib takes the rest for abandoned, says so and kills the workers.
+    next(made, None)
 
 
 def _rows_of(pair: Pair, passes: Mapping[Split, Pass]) -> PairRows:

@@ -207,6 +207,12 @@ def test_same_layer_cells_only(encoders, corpus):
     assert "training" not in found
 
 
+def test_pairs_in_processes_are_drawn_to_their_end(encoders, corpus, quick, recwarn):
+    """Joblib warns of what it takes for abandoned."""
+    compare(encoders, corpus, replace(quick, n_jobs=2))
+    assert not [str(w.message) for w in recwarn if "cancelled" in str(w.message)]
+
+
 def test_ctrl_c_keeps_what_is_finished(encoders, corpus, quick, monkeypatch):
     """A network cut short is not reported; the linear family before it is."""
 
