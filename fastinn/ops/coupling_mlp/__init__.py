@@ -58,9 +58,9 @@ def coupling_mlp(
         eps: See :func:`fastinn.ops.affine_coupling`.
         precision: ``"exact"``: products in the dtype of ``x``. ``"high"``: float32 products split
             into 16-bit ones where that is faster. ``"fast"``: operands of products rounded to 16
-            bits, sums in float32; everything else, the rows above all, stays as it is. On a GPU
-            those of ``y`` are float16: standardise rows, what is above 65504 overflows. Autocast
-            changes none of the three.
+            bits, sums in float32; everything else, the rows above all, stays as it is. Triton
+            and the fused CUDA kernel round those of ``y`` to float16: standardise rows, what is
+            above 65504 overflows. Autocast changes none of the three.
         memory: ``"store"`` keeps the hidden activations for the backward pass; ``"recompute"``
             keeps only ``y`` and goes back through the inverse. The reference always stores.
         backend: Kernel to use; ``None`` picks the fastest for the device of ``x``.
