@@ -71,14 +71,15 @@ class Errors:
         self._sums[_place(record)] = record["sums"]
         if not self._resamples.vary:
             return kept
-        return kept | percentile_interval(record["r2"], self._resampled(record)[0]).named("r2")
+        resampled, n_groups = self._resampled(record)[0], self._held_out.n_groups
+        return kept | percentile_interval(record["r2"], resampled, n_groups).named("r2")
 
     def _cycle(self, record: Record) -> Record:
         kept = _without_sums(record)
         if not self._resamples.vary:
             return kept
         errors = np.sqrt(self._resamples.relative_error(record["sums"][DOCUMENTS]))
-        span = percentile_interval(record["cycle_error"], errors)
+        span = percentile_interval(record["cycle_error"], errors, self._held_out.n_groups)
         return kept | {"low": span.low, "high": span.high}
 
     def _resampled(self, record: Record) -> np.ndarray:
@@ -194,13 +195,14 @@ class Errors:
     def _mean(self, estimate: float, values: np.ndarray, sides: Sides) -> Record:
         """Return a mean over pairs, its interval and what both are of."""
         documents = values.shape[1] > 1
-        over = drawn_over(sides, documents=documents)
-        resampled = self._resamples.mean(values, sides) if over else ()
+        n_seeds = len({seed for pair in sides for seed in pair})
+        drawn = [self._held_out.n_groups] * documents + [n_seeds] * (n_seeds >= FEWEST_SEEDS)
+        resampled = self._resamples.mean(values, sides) if drawn else ()
         return {
-            **interval_record(float(estimate), resampled),
-            "over": over,
+            **interval_record(float(estimate), resampled, min(drawn, default=0)),
+            "over": drawn_over(sides, documents=documents),
             "n_pairs": len(sides),
-            "n_seeds": len({seed for pair in sides for seed in pair}),
+            "n_seeds": n_seeds,
             **({"n_documents": self._held_out.n_documents} if documents else {}),
         }
 
@@ -212,7 +214,7 @@ def target_means(scores: Iterable[Record]) -> list[Record]:
         scores: Records with one score a method, target and target layer.
 
     Returns:
-        A mean a method and target layer, with its interval over the seeds if there are three.
+        A mean a method and target layer, with its interval over the seeds if there are four.
     """
     cells: dict[Cell, list[float]] = {}
     for record in scores:
@@ -224,7 +226,8 @@ def target_means(scores: Iterable[Record]) -> list[Record]:
         resampled = resampled_means(values) if several else ()
         place = dict(zip(("method", "source", "target_layer"), cell, strict=True))
         sizes = {"over": "seeds" if several else "", "n_seeds": len(values)}
-        found.append({**place, **interval_record(float(np.mean(values)), resampled), **sizes})
+        mean = interval_record(float(np.mean(values)), resampled, len(values))
+        found.append({**place, **mean, **sizes})
     return found
 
 

@@ -22,16 +22,17 @@ from fastinn.study.significance import (
 Sides: TypeAlias = tuple[tuple[str, str], ...]
 """The two seeds of each pair."""
 
-# Of two seeds, a resample holds the one pair or none.
-FEWEST_SEEDS = 3
+# Of two seeds, a resample holds the one pair or none; of three, one or all, which is too little
+# to tell a spread by.
+FEWEST_SEEDS = 4
 
 
 class Resamples:
     """Draws of groups of documents, and of seeds, both with replacement.
 
     A pair of seeds counts as often as both of its seeds are drawn, one times the other; a seed
-    is no pair with itself. With two seeds there is one pair to draw, so their statistics vary
-    with the documents only. Equal draws make differences of two statistics paired.
+    is no pair with itself. Fewer than four seeds are not drawn: their statistics vary with the
+    documents only. Equal draws make differences of two statistics paired.
 
     Args:
         n_groups: Number of groups of documents.
@@ -102,7 +103,7 @@ def r2_interval(true: Array, predicted: Array, documents: np.ndarray) -> Interva
     if not resamples.vary:
         return Interval(r2_score(rows, guess), math.nan, math.nan)
     error = resamples.relative_error(held_out.sums(rows, guess)[DOCUMENTS])
-    return percentile_interval(r2_score(rows, guess), 1 - error)
+    return percentile_interval(r2_score(rows, guess), 1 - error, held_out.n_groups)
 
 
 def drawn_over(sides: Sides, *, documents: bool) -> str:
@@ -112,9 +113,17 @@ def drawn_over(sides: Sides, *, documents: bool) -> str:
     return " and ".join(named)
 
 
-def interval_record(estimate: float, resampled: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """Return an estimate with its 95 % interval, or alone if there are no resamples."""
+def interval_record(
+    estimate: float, resampled: Sequence[float] | np.ndarray, n_groups: int
+) -> dict[str, float]:
+    """Return an estimate with its 95 % interval, or alone if there are no resamples.
+
+    Args:
+        estimate: See :func:`percentile_interval`, as for the others.
+        resampled: Likewise.
+        n_groups: Likewise.
+    """
     if not len(resampled):
         return {"mean": estimate}
-    found: Interval = percentile_interval(estimate, np.asarray(resampled))
+    found: Interval = percentile_interval(estimate, np.asarray(resampled), n_groups)
     return found.record()

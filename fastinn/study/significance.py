@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtrit
 
 N_RESAMPLES = 2_000
 
@@ -49,14 +50,15 @@ def bootstrap(
 ) -> Interval:
     """Return the mean of ``values`` and its percentile bootstrap interval.
 
-    Of a single group there is none: its ends are NaN.
+    Of a single group there is none: its ends are NaN. Of a few it is wider than its percentiles,
+    see :func:`percentile_interval`.
 
     Args:
         values: One number a sample, shape ``(n_samples,)``.
         groups: Group of each sample, of any kind; whole groups are drawn, since their samples may
             depend on each other. ``None``: each sample is its own.
         n: Number of resamples.
-        confidence: Share of the resamples that the interval holds.
+        confidence: Share of such intervals that hold the true mean, in (0, 1).
         random_state: Seed of the draws.
 
     Raises:
@@ -64,9 +66,10 @@ def bootstrap(
     """
     column = np.asarray(values, dtype=np.float64)
     means = resampled_means(column, groups, n=n, random_state=random_state)
-    if len(np.unique(np.arange(len(column)) if groups is None else groups)) < FEWEST_GROUPS:
+    n_groups = len(np.unique(np.arange(len(column)) if groups is None else groups))
+    if n_groups < FEWEST_GROUPS:
         return Interval(float(column.mean()), math.nan, math.nan)
-    return percentile_interval(float(column.mean()), means, confidence)
+    return percentile_interval(float(column.mean()), means, n_groups, confidence)
 
 
 def resampled_means(
@@ -114,19 +117,41 @@ def multiplicities(n_groups: int, n: int, draws: np.random.Generator) -> np.ndar
 
 
 def percentile_interval(
-    estimate: float, resampled: np.ndarray, confidence: float = 0.95
+    estimate: float, resampled: np.ndarray, n_groups: int, confidence: float = 0.95
 ) -> Interval:
-    """Return ``estimate`` with the range that the middle of its resamples takes.
+    """Return ``estimate`` with the range that the middle of its resamples takes, and some more.
+
+    Resamples of few groups spread too little, and that spread is known badly: percentiles of 4
+    groups hold the truth in three cases of four, not in 95 %. So the ends lie as much further
+    from the estimate as those of a t interval do from those of a normal one of the same resamples:
+    1.9 times as far for 4 groups, 1.2 times for 10, 1.02 times for 100.
 
     Args:
         estimate: The statistic on the sample itself.
         resampled: The statistic on each resample, shape ``(n,)``.
-        confidence: Share of the resamples that the interval holds, in (0, 1).
+        n_groups: How many groups were drawn from, at least 2; if groups of several kinds were, the
+            fewest of a kind, which is cautious where another kind decides.
+        confidence: Share of such intervals that hold the true statistic, in (0, 1).
+
+    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, on narrowness bias
+    (arXiv 1411.5279). It asks for outer percentiles, which resamples of a few groups lack.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a share in (0, 1)")
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(estimate, float(low), float(high))
+    more = _stretch(n_groups, (1 + confidence) / 2) - 1
+    # An end on the wrong side of the estimate, which skewed resamples may have, stays.
+    return Interval(
+        estimate,
+        float(low - more * max(estimate - low, 0)),
+        float(high + more * max(high - estimate, 0)),
+    )
+
+
+def _stretch(n_groups: int, level: float) -> float:
+    """Return a quantile of a mean of so few groups over that of its resamples, if normal."""
+    spread = math.sqrt(n_groups / (n_groups - 1))
+    return spread * float(stdtrit(n_groups - 1, level) / ndtri(level))
 
 
 def _by_group(samples: np.ndarray, groups: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:

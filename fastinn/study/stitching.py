@@ -318,10 +318,14 @@ def _intervals(predicted: Mapping[str, Tensor], truth: Tensor, target: Tensor) -
     scored = {}
     for place, name in enumerate(predicted):
         correct, agreed = 1 + 2 * place, 2 + 2 * place
+        figures = {
+            "accuracy": (means[correct], resampled[:, correct]),
+            "agreement": (means[agreed], resampled[:, agreed]),
+            "kept": (means[correct] / means[0], resampled[:, correct] / own),
+        }
         scored[name] = {
-            "accuracy": interval_record(float(means[correct]), resampled[:, correct]),
-            "agreement": interval_record(float(means[agreed]), resampled[:, agreed]),
-            "kept": interval_record(float(means[correct] / means[0]), resampled[:, correct] / own),
+            what: interval_record(float(mean), of_resamples, len(values))
+            for what, (mean, of_resamples) in figures.items()
         }
     return scored
 

@@ -91,18 +91,36 @@ def test_seeds_that_differ_widen_the_interval():
 def test_a_seed_is_no_pair_with_itself():
     """A pair weighs as often as its seeds are drawn, one times the other."""
     resamples = Resamples(1, n=4000)
-    sides = tuple(itertools.combinations("abc", 2))
-    values = np.eye(3)
+    sides = tuple(itertools.combinations("abcd", 2))
+    values = np.eye(6)
     weights = np.stack([resamples.mean(row[:, None], sides) for row in values])
     assert weights.shape[1] < 4000  # resamples of one seed alone are left out
     np.testing.assert_allclose(weights.sum(axis=0), 1)
-    # Of three draws: all seeds once, or one of them twice beside one other.
-    assert {tuple(np.round(w, 3)) for w in weights.T} == {
-        (0.333, 0.333, 0.333),
-        (1.0, 0.0, 0.0),
-        (0.0, 1.0, 0.0),
-        (0.0, 0.0, 1.0),
+    # Of four draws: all seeds once, one twice beside two others, or no more than two of them.
+    assert {tuple(np.sort(w).round(3)) for w in weights.T} == {
+        (0.167, 0.167, 0.167, 0.167, 0.167, 0.167),
+        (0.0, 0.0, 0.0, 0.2, 0.4, 0.4),
+        (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     }
+
+
+def test_intervals_over_four_seeds_cover_the_truth_nearly_as_often_as_they_say():
+    """Pairs share seeds; plain percentiles would cover it in three cases of four."""
+    sides = tuple(itertools.combinations(SEEDS[:4], 2))
+    place = {"measure": "CKA", "layer_a": 0, "layer_b": 0}
+    errors, covered = Errors(SEEDS, held_out(1)), 0
+    for effects in np.random.default_rng(5).normal(size=(500, 4)):
+        of_seed = dict(zip(SEEDS, effects, strict=False))
+        values = [{"a": a, "b": b, "value": of_seed[a] + of_seed[b], **place} for a, b in sides]
+        (mean,) = errors.summaries({"similarities": values})["similarity_means"]
+        covered += mean["low"] <= 0 <= mean["high"]
+    assert 0.9 < covered / 500 < 0.98
+
+
+def test_three_seeds_vary_with_the_documents_only():
+    records = [scored("INN", a, b, 0.5) for a, b in itertools.permutations(SEEDS[:3], 2)]
+    mean = found(summarised(records)["means"], direction="both")
+    assert (mean["over"], mean["n_seeds"]) == ("documents", 3)
 
 
 def test_directions_are_told_apart():
