@@ -255,8 +255,19 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class OverflowedRowsError(ValueError):
+    """Rows went where their dtype does not reach, as by the inverse of a map trained one way."""
+
+
 def returned(result: Tensor, rows: Tensor, kind: Array) -> Array:
-    """Give ``result`` back as the caller's kind and dtype."""
+    """Give ``result`` back as the caller's kind and dtype.
+
+    Raises:
+        OverflowedRowsError: If a row of it holds NaN or infinity.
+    """
     converted = result.to(rows.dtype)
-    _checks.finite(converted, f"the result in {rows.dtype}")
+    try:
+        _checks.finite(converted, f"the result in {rows.dtype}")
+    except ValueError as error:
+        raise OverflowedRowsError(str(error)) from None
     return like(converted, kind)

@@ -19,6 +19,7 @@ from fastinn.report.drawing import (
 )
 from fastinn.report.headline import cell_of, headline_place
 from fastinn.report.tables import Results, fits, number
+from fastinn.study.records import is_one_way
 
 Record = Mapping[str, Any]
 
@@ -69,8 +70,13 @@ def method_means(results: Results) -> go.Figure:
 
 
 def headline_means(results: Results) -> list[Record]:
-    """Return the means at the pairs of layers that the table of methods is of."""
+    """Return the means at the pair of layers that the table of methods is of.
+
+    There are none where that table is of several, as it is of models of different depths.
+    """
     cells = {cell_of(fit.forward) for fit in fits(results)}
+    if len(cells) > 1:
+        return []
     return [record for record in results.get("means", []) if cell_of(record) in cells]
 
 
@@ -82,10 +88,11 @@ def layer_curves(results: Results) -> go.Figure:
             target layer is drawn beside it.
 
     Returns:
-        A line a method, both directions averaged, dashed for a baseline.
+        A line a method, dashed for a baseline.
     """
     means = same_layer_means(results)
-    figure = new_figure("Held-out R² from a layer to the same layer", how_many(means))
+    note = how_many(means) + off_axis(number(record["mean"]) for record in means)
+    figure = new_figure("Held-out R² from a layer to the same layer", note)
     lines = _by(means, "method")
     baseline = _by(results.get("baseline_means", []), "method")
     for place, (method, records) in enumerate(lines.items()):
@@ -99,11 +106,12 @@ def layer_curves(results: Results) -> go.Figure:
 
 
 def same_layer_means(results: Results) -> list[Record]:
-    """Return the means over both directions from a layer to the same layer."""
+    """Return the means from a layer to the same layer, over those directions that were trained."""
     found = [
         record
         for record in results.get("means", [])
-        if record["direction"] == "both" and record["source_layer"] == record["target_layer"]
+        if record["direction"] == ("forward" if is_one_way(record["method"]) else "both")
+        and record["source_layer"] == record["target_layer"]
     ]
     # Networks were trained in the order in which their layers were named.
     return sorted(found, key=lambda record: record["source_layer"])
@@ -121,7 +129,8 @@ def stratum_points(results: Results, by: str, cell: tuple[Any, Any]) -> go.Figur
         Points from the rarest or first tokens to the commonest or last ones.
     """
     records = strata_records(results, by, cell)
-    figure = new_figure(f"Held-out R² by {STRATA[by]}", how_many(records))
+    note = how_many(records) + off_axis(number(record["mean"]) for record in records)
+    figure = new_figure(f"Held-out R² by {STRATA[by]}", note)
     for place, (method, of_method) in enumerate(_by(records, "method").items()):
         _add_line(figure, method, "stratum", of_method, line_style(place))
     figure.update_xaxes(title=f"{STRATA[by]} (count)", type="category")

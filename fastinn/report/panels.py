@@ -96,8 +96,9 @@ def _curve_panels(results: Results) -> Iterator[Panel]:
         yield Panel(
             "layers",
             "From a layer to the same layer",
-            "Mean over directed pairs. Where rows were kept, at the layers of the networks, bars "
-            "are over documents and seeds; elsewhere over seeds alone, if there are three.",
+            "Mean over directed pairs; of a map that was trained one way, that way. Where rows "
+            "were kept, at the layers of the networks, bars are over documents and seeds; "
+            "elsewhere over seeds alone, if there are four.",
             {"R²": interval_figures.layer_curves(results)},
         )
 
@@ -140,7 +141,8 @@ def _similarity_panels(results: Results) -> Iterator[Panel]:
             "similarity-map",
             "Similarity of layers, no map fitted",
             "Brighter layers share more; compare each value with its null, which the same "
-            "measure gives for wrongly paired tokens (point at a cell).",
+            "measure gives for wrongly paired tokens (point at a cell)."
+            + _own_document(results, "test"),
             {measure: figures.similarity_heat_map(results, measure) for measure in measures},
             "Measure",
         )
@@ -194,12 +196,20 @@ def _pair_panels(results: Results) -> list[Panel]:
             "spectrum",
             "Canonical-correlation spectrum",
             "Where a line runs above the grey band, two models share more directions than "
-            "chance gives at this sample size.",
+            "chance gives at this sample size." + _own_document(results, "train"),
             {str(layer): figures.spectrum(results, layer) for layer in layers},
             "Layer",
         )
         panels.append(spectra)
     return panels
+
+
+def _own_document(results: Results, split: str) -> str:
+    """Say how many wrong pairs are still of one document, which makes the null cautious."""
+    share = results.get("corpus", {}).get("null_same_document", {}).get(split, 0)
+    if not share:
+        return ""
+    return f" {share:.0%} of the wrong pairs are of one document, so chance alone would be lower."
 
 
 def _training_panels(results: Results) -> list[Panel]:

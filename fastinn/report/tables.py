@@ -182,7 +182,7 @@ def method_rows(found: Iterable[Fit], results: Results | None = None) -> list[Me
 def _method_row(method: str, group: list[Fit], results: Results) -> MethodRow:
     forward = [fit.forward for fit in group]
     backward = [fit.backward for fit in group if fit.backward is not None]
-    means = mean_of(results, forward[0], "forward"), mean_of(results, forward[0], "backward")
+    means = _mean_of_all(results, forward, "forward"), _mean_of_all(results, forward, "backward")
     return MethodRow(
         method,
         summarise((record["r2"] for record in forward), means[0]),
@@ -195,6 +195,13 @@ def _method_row(method: str, group: list[Fit], results: Results) -> MethodRow:
         summarise(fit.round_trip for fit in group).high,
         means[0]["over"] if means[0] else "",
     )
+
+
+def _mean_of_all(results: Results, records: list[Record], direction: str) -> Record | None:
+    """Return the mean that holds all of these scores: none if they are of several layers."""
+    if len({cell_of(record) for record in records}) > 1:
+        return None
+    return mean_of(results, records[0], direction)
 
 
 def brackets(rows: Iterable[MethodRow]) -> str:

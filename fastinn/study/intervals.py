@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastinn.study.held_out import DOCUMENTS, HeldOut
-from fastinn.study.records import Record, Results, is_of
+from fastinn.study.records import Record, Results, is_of, is_one_way
 from fastinn.study.resamples import (
     FEWEST_SEEDS,
     Resamples,
@@ -156,7 +156,12 @@ class Errors:
             yield place | self._mean(float(np.mean(estimates)), _stacked(values), sides)
 
     def _strata(self, cell: Cell, group: Mapping[tuple[str, str], Record]) -> Iterator[Record]:
-        """Average the R2 of each stratum over the directed pairs whose errors were told apart."""
+        """Average the R2 of each stratum over the directed pairs whose errors were told apart.
+
+        The inverse of a map that was trained one way is left out.
+        """
+        if is_one_way(cell[0]):
+            group = {pair: r for pair, r in group.items() if r["fitted"] == "direct"}
         for name, stratum in self._held_out.strata.items():
             held = [p for p, r in group.items() if name in self._sums.get(_place(r), {})]
             sizes = np.bincount(stratum.member)

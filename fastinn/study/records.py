@@ -91,3 +91,8 @@ def restored(value: Any) -> Any:
 def is_of(method: str, family: str) -> bool:
     """Tell whether ``method`` is ``family`` or a variant of it, as "INN (two-way)" of "INN"."""
     return method == family or method.startswith(f"{family} ")
+
+
+def is_one_way(method: str) -> bool:
+    """Tell whether a bijection was trained in one direction only, so that its inverse is no map."""
+    return method.endswith("(forward)")

@@ -33,6 +33,7 @@ _WITH_STRENGTH = ("bert-inn", "mixed")
 # The hidden weights must not be those that a network draws from the same seed to start from.
 _HIDDEN_SEED_OFFSET = 1_000_003
 _TEST_SHARE = 0.2
+_FEWEST_DOCUMENTS = 3
 _BATCH_ROWS = 16_384
 
 
@@ -111,8 +112,8 @@ def sanity_check(
         One entry a bijection, strength, method and direction.
 
     Raises:
-        ValueError: If a bijection is unknown, there is no strength or one is not positive, or the
-            rows are not finite.
+        ValueError: If a bijection is unknown, there is no strength or one is not positive, the
+            rows are not finite, or of fewer than three documents.
     """
     for bijection in bijections:
         _checks.one_of(bijection, get_args(HiddenBijection), "bijection")
@@ -120,6 +121,7 @@ def sanity_check(
         raise ValueError(f"strengths is {list(strengths)}, expected one positive number or more")
     rows = _standardised(_checks.rows(x))
     numbers = document_numbers(documents, rows)
+    _check_documents(len(numbers.unique()))
     methods = (
         Procrustes(),
         CCA(),
@@ -137,6 +139,14 @@ def sanity_check(
                 for direction, r2 in _recovered(method, split)
             ]
     return found
+
+
+def _check_documents(n: int) -> None:
+    if n < _FEWEST_DOCUMENTS:
+        raise ValueError(
+            f"the rows are of {n} documents, expected {_FEWEST_DOCUMENTS} or more: some to train, "
+            "validate and test on each; read more documents, and rows enough to hold them"
+        )
 
 
 def thorough_inn() -> INN:

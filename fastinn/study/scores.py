@@ -5,6 +5,7 @@ from typing import Any
 
 from fastinn._types import Array
 from fastinn.align import Aligner, Bijection
+from fastinn.align.base import OverflowedRowsError
 from fastinn.metrics import return_error, round_trip_error, row_scores
 from fastinn.study.held_out import HeldOut
 from fastinn.study.passes import View
@@ -53,10 +54,16 @@ def bijection_records(
     rows: tuple[Array, Array],
     held_out: HeldOut,
 ) -> list[Record]:
-    """Return the records of a bijection between two views and of its inverse."""
+    """Return the records of a bijection between two views and of its inverse.
+
+    An inverse that overflows, as that of a bijection that was trained one way may, has no R2.
+    """
     (a, b), (x, y) = views, rows
     there = map_scores(fitted, x, y, held_out)
-    back = map_scores(fitted, y, x, held_out, inverse=True)
+    try:
+        back = map_scores(fitted, y, x, held_out, inverse=True)
+    except OverflowedRowsError:
+        back = {"r2": None}
     return [score_record(name, a, b, there), score_record(name, b, a, back, inverse=True)]
 
 

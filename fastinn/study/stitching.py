@@ -96,13 +96,16 @@ def stitch(
         ``"stitching"``: ``"own"`` scores of both models, ``"baseline"`` of whoever always names
         the commonest class, and ``"scores"``, one record a layer and method: accuracy, agreement
         with the target's own predictions, accuracy over the target's own (``kept``) and the
-        held-out R2 of the mapped states, each with its bootstrap interval over texts.
+        held-out R2 of the mapped states, each with its bootstrap interval over texts; of networks
+        also how many steps they made and skipped, and which one was kept.
 
     Raises:
-        ValueError: If tokenizers, classes or layers do not fit, or there is no text to fit on.
+        ValueError: If tokenizers, classes, layers or widths do not fit, or there is no text to fit
+            on.
     """
     start = time.perf_counter()
     _check_fit(source, target)
+    _check_widths(source, target, how.methods)
     truth = _numbers(data, target)
     own = _own_predictions(source, target, data)
     _check_right(own["target"], truth, target, data)
@@ -123,7 +126,8 @@ def stitch(
         predicted, r2 = _continue(source, target, data, layer, maps)
         scored = _intervals(predicted, truth, own["target"])
         results["stitching"]["scores"] += [
-            {"method": name, "layer": layer, **scored[name], **r2[name]} for name in maps
+            {"method": name, "layer": layer, **scored[name], **r2[name], **_steps(method)}
+            for name, method in maps.items()
         ]
         results["seconds"] = time.perf_counter() - start
         save(results)
@@ -161,6 +165,17 @@ def _maps(
     return {name: _fitted(method, train, validation) for name, method in methods.items()}
 
 
+def _steps(method: Aligner | None) -> Record:
+    """Return how long a network was trained, and which of its steps was kept: 0 is its start."""
+    if not isinstance(method, INN | MLPMap):
+        return {}
+    return {
+        "steps": method.n_steps_,
+        "best_step": method.best_step_,
+        "skipped_steps": method.skipped_steps_,
+    }
+
+
 def _model(classifier: Classifier) -> Record:
     return {
         "name": Path(classifier.source).name,
@@ -186,6 +201,18 @@ def _check_fit(source: Classifier, target: Classifier) -> None:
         raise ValueError(
             f"{source.source} has the classes {', '.join(source.classes)} and {target.source} "
             f"{', '.join(target.classes)}; give models that were fine-tuned on the same labels"
+        )
+
+
+def _check_widths(
+    source: Classifier, target: Classifier, methods: Mapping[str, Aligner | None]
+) -> None:
+    square = [n for n, m in methods.items() if m is None or isinstance(m, Procrustes | INN)]
+    if square and source.n_features != target.n_features:
+        raise ValueError(
+            f"{source.source} has {source.n_features} features and {target.source} "
+            f"{target.n_features}, and {', '.join(square)} cannot map between different widths; "
+            "leave that out of the methods or give models of equal width"
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastinn.report import figures, interval_figures, terminal, write_report
+from fastinn.report import figures, interval_figures, panels, terminal, write_report
 from fastinn.report.costs import cost_rows
 from fastinn.report.drawing import how_many, line_style
 from fastinn.report.tables import brackets, fits, method_rows
@@ -169,6 +169,49 @@ def test_lines_run_over_layers_whatever_the_order_of_training(summarised):
 def test_more_methods_than_colours_are_told_apart():
     styles = [tuple(line_style(place).items()) for place in range(10)]
     assert len(set(styles)) == 10
+
+
+def test_a_map_that_was_trained_one_way_is_drawn_that_way(summarised):
+    """The R2 of its inverse, of -7 or so, would carry the mean of both off the axis."""
+    levels = {"forward": 0.5, "backward": -7.0, "both": -3.25}
+    one_way = [
+        mean_record("BERT-INN (forward)", layer, direction, level)
+        for layer in (3, 4)
+        for direction, level in levels.items()
+    ]
+    summarised["means"] += one_way
+    *_, drawn = interval_figures.layer_curves(summarised).data
+    np.testing.assert_allclose(drawn.y, [0.5, 0.5])
+
+
+def test_curves_and_strata_say_what_lies_off_the_axis(summarised):
+    summarised["means"].append(mean_record("Procrustes", 4, "both", -0.8))
+    summarised["strata"][0]["mean"] = -0.9
+    note = "; 1 values below -0.5, off the axis"
+    curves = interval_figures.layer_curves(summarised)
+    strata = interval_figures.stratum_points(summarised, "frequency", (4, 4))
+    assert all(note in figure.layout.title.subtitle.text for figure in (curves, strata))
+
+
+def test_the_mean_of_one_pair_of_layers_is_not_that_of_several(summarised):
+    """Models of different depths have last layers of their own."""
+    for record in summarised["scores"]:
+        for side in ("source", "target"):
+            if record[side] == "seed-0" and record[f"{side}_layer"] == 4:
+                record[f"{side}_layer"] = 5
+    rows = method_rows(fits(summarised), summarised)
+    assert {row.forward.interval for row in rows} == {None}
+    assert interval_figures.headline_means(summarised) == []
+
+
+def test_a_null_that_meets_its_own_document_says_so(summarised):
+    def reading():
+        return panels.sections(summarised)["Pair by pair"][-1].reading
+
+    assert "of one document" not in reading()
+    summarised["corpus"]["null_same_document"] = {"train": 0.25, "test": 0.0}
+    said = "25% of the wrong pairs are of one document, so chance alone would be lower."
+    assert reading().endswith(said)
 
 
 def test_strata_in_a_terminal_are_those_of_the_networks(summarised):

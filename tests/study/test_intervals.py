@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from fastinn.align import INN
 from fastinn.study.held_out import HeldOut
 from fastinn.study.intervals import Errors
 from fastinn.study.resamples import Resamples, r2_interval
+from fastinn.study.scores import bijection_records
+from fastinn.study.strata import Stratum
 
 SEEDS = ["s0", "s1", "s2", "s3", "s4"]
 N_DOCUMENTS, ROWS_EACH, WIDTH = 40, 6, 3
@@ -134,6 +137,21 @@ def test_directions_are_told_apart():
     assert forward["low"] > backward["high"]
 
 
+def test_strata_leave_out_the_inverse_of_a_map_that_was_trained_one_way():
+    pairs = list(itertools.combinations(SEEDS, 2))
+    there = [scored("INN (forward)", a, b, 0.2) for a, b in pairs]
+    back = [scored("INN (forward)", b, a, 5.0) | {"fitted": "inverse"} for a, b in pairs]
+    for record in (*there, *back):
+        record["sums"]["frequency"] = {"all": record["sums"]["documents"]}
+    groups = held_out().groups
+    strata = {"frequency": Stratum(("all",), np.zeros_like(groups))}
+    errors = Errors(SEEDS, HeldOut(groups, N_DOCUMENTS, strata))
+    results = errors.taken({"scores": [*there, *back]})
+    (stratum,) = errors.summaries(results)["strata"]
+    assert stratum["n_pairs"] == len(pairs)
+    assert stratum["mean"] > 0.8
+
+
 def test_differences_are_paired():
     """Two methods that err on the same documents differ more surely than either is known."""
     pairs = list(itertools.permutations(SEEDS, 2))
@@ -164,6 +182,19 @@ def test_a_score_that_is_not_finite_is_left_out():
     means = summarised([lost, *records[1:]])["means"]
     assert found(means, direction="both")["n_pairs"] == 5
     assert np.isfinite(found(means, direction="both")["low"])
+
+
+def test_an_inverse_that_overflows_has_no_score():
+    """A bijection that was trained one way may send rows back beyond what float32 holds."""
+    x = torch.randn(N_DOCUMENTS * ROWS_EACH, WIDTH)
+    fitted = INN(max_steps=0, start="identity", progress=False).fit(x, x)
+    fitted.network_.source.scale.mul_(1e38)
+    there, back = bijection_records(
+        "INN (forward)", fitted, (("s0", 1), ("s1", 1)), (x, 1e3 * x), held_out()
+    )
+    assert (back["r2"], back["fitted"], "sums" in back) == (None, "inverse", False)
+    results = summarised([there, back])
+    assert found(results["means"], direction="both")["n_pairs"] == 1
 
 
 def test_many_documents_are_drawn_in_groups():

@@ -101,6 +101,11 @@ def test_every_method_recovers_linear_bijections(found, bijection, method, direc
     assert found[bijection, None, method, direction].relative_mse < 1e-6
 
 
+def test_two_documents_are_too_few():
+    with pytest.raises(ValueError, match="the rows are of 2 documents, expected 3 or more"):
+        sanity_check(torch.randn(40, 2), documents=torch.arange(40) // 20)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -51,6 +51,23 @@ def test_every_method_is_scored_at_every_layer(results, how):
     assert cells == {(method, layer) for method in how.methods for layer in range(4)}
 
 
+def test_networks_say_which_step_was_kept(results):
+    """Step 0 is the linear start: what such a network carries, a linear map does."""
+    inn, mlp = (score(results, name, 1, "best_step") for name in ("INN (two-way)", "MLP (free)"))
+    assert 0 <= inn <= score(results, "INN (two-way)", 1, "steps") == 60
+    assert 0 <= mlp <= score(results, "MLP (free)", 1, "steps") == 20
+    assert score(results, "MLP (free)", 1, "skipped_steps") == 0
+    assert not any("best_step" in r for r in results["scores"] if r["method"] == "CCA map")
+
+
+def test_models_of_other_widths_are_refused_before_they_are_read(pair, monkeypatch):
+    monkeypatch.setattr(type(pair[1]), "n_features", property(lambda c: 8 if c is pair[1] else 9))
+    monkeypatch.setattr(type(pair[1]), "predict", lambda *_: pytest.fail("texts were read"))
+    message = r"9 features and .* 8, and no map, Procrustes, INN \(two-way\) cannot map"
+    with pytest.raises(ValueError, match=message):
+        stitch(*pair, DATA, Corpus.from_texts(TEXT), Stitching())
+
+
 def test_a_model_stitched_to_itself_is_itself(pair):
     found = stitch(
         pair[0], pair[0], DATA, Corpus.from_texts(TEXT), Stitching(methods={NO_MAP: None})
