@@ -25,6 +25,7 @@ using Products = float[kStrip][kStrip];
 
 inline void add_steps(const Pairs* left, const Pairs* right, int64_t n_steps) {
   constexpr int row_bytes = 64;
+  finish_stores();
   for (int64_t step = 0; step < n_steps; ++step, left += kStepSize, right += kStepSize) {
     _tile_loadd(4, left, row_bytes);
     _tile_loadd(6, right, row_bytes);

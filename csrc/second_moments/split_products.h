@@ -107,11 +107,14 @@ void read_block(const SecondMoments& op, const Rows& rows, const S* data, const 
   }
 }
 
-// Rounds to bfloat16, to nearest, ties to even, in the upper half of the bits.
+// Rounds to bfloat16, to nearest, ties to even, in the upper half of the bits. NaN stays NaN: the
+// sum could carry one whose payload is all ones into a zero.
 inline __m512i rounded_bits(__m512 values) {
   const __m512i bits = _mm512_castps_si512(values);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x00400000));
 }
 
 inline __m512 upper_half(__m512i bits) {
@@ -240,6 +243,7 @@ inline void multiply_panels(const Pairs* left, const Pairs* right, int64_t step_
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
+  finish_stores();
   const auto add = [] {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);

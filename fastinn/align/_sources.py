@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastinn import _checks, distributed
+from fastinn._allocator import reused_buffers
 from fastinn._arrays import as_tensor
 from fastinn._types import Array
 from fastinn.moments import Moments
@@ -241,11 +242,11 @@ class _EvenSample:
 
     def add(self, pair: Pair) -> None:
         n = len(pair[0])
-        self._held.append(_select(pair, slice(-self._seen % self._stride, None, self._stride)))
+        self._held.append(_thin(pair, slice(-self._seen % self._stride, None, self._stride)))
         self._seen += n
         while self._seen > self._capacity * self._stride:
             self._stride *= 2
-            self._held = [_select(_joined(self._held), slice(None, None, 2))]
+            self._held = [_thin(_joined(self._held), slice(None, None, 2))]
 
     def rows(self) -> Pair:
         if self._seen == 0:
@@ -332,9 +333,11 @@ def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _pieces(pair: Pair, rows: slice, size: int) -> Iterator[Pair]:
+    """Yield batches of rows that are held; nothing is read between the steps that take them."""
     x, y = _select(pair, rows)
-    for part in _batches(torch.arange(len(x)), size):
-        yield _select((x, y), slice(int(part[0]), int(part[-1]) + 1))
+    with reused_buffers():
+        for part in _batches(torch.arange(len(x)), size):
+            yield _select((x, y), slice(int(part[0]), int(part[-1]) + 1))
 
 
 def _shuffled(pairs: list[Pair], generator: torch.Generator) -> Pair:
@@ -349,3 +352,9 @@ def _joined(pairs: list[Pair]) -> Pair:
 
 def _select(pair: Pair, rows: Tensor | slice) -> Pair:
     return pair[0][rows], pair[1][rows]
+
+
+def _thin(pair: Pair, rows: slice) -> Pair:
+    """Copy a few of the rows: a view of them would keep all the others in memory."""
+    x, y = _select(pair, rows)
+    return x.clone(), y.clone()

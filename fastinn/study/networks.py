@@ -15,6 +15,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from fastinn import distributed
+from fastinn._allocator import give_back_large_buffers
 from fastinn._arrays import as_tensor
 from fastinn._progress import progress
 from fastinn._types import Array
@@ -158,7 +159,8 @@ class _PairWork:
             rows: Of both views.
             run: Process that this one works for, or this one.
         """
-        _end_with(run)
+        if os.getpid() != run:
+            _work_for(run)
         rows = {s: (on_gpu(as_tensor(x)), on_gpu(as_tensor(y))) for s, (x, y) in rows.items()}
         a, b = self.pair
         back: PairRows = {split: (right, left) for split, (left, right) in rows.items()}
@@ -214,13 +216,13 @@ class _PairWork:
 
 
 @cache
-def _end_with(run: int) -> None:
-    """End this process soon after ``run``, if it is a worker of it, even if that has ended before.
+def _work_for(run: int) -> None:
+    """Keep memory as commands do, and end soon after ``run``, even if that has ended before.
 
     Another run may go on with its checkpoints by then, and two must not write the same.
     """
-    if os.getpid() != run:
-        threading.Thread(target=_wait_for_the_end, args=(run,), daemon=True).start()
+    give_back_large_buffers()
+    threading.Thread(target=_wait_for_the_end, args=(run,), daemon=True).start()
 
 
 def _wait_for_the_end(run: int) -> None:

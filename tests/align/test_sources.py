@@ -1,5 +1,6 @@
 """Training rows: what is held out, what is shuffled, what stays in memory."""
 
+from contextlib import contextmanager
 from itertools import islice
 
 import pytest
@@ -7,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastinn.align._sources import VALIDATION_ROWS, InMemory, Streamed, document_numbers
+from fastinn.align import _sources
+from fastinn.align._sources import (
+    VALIDATION_ROWS,
+    InMemory,
+    Streamed,
+    _EvenSample,
+    document_numbers,
+)
 
 
 def numbered(n, per_document=7):
@@ -50,6 +58,28 @@ def test_rows_stay_paired(make):
         assert torch.equal(x, -y)
 
 
+def test_buffers_are_reused_while_a_stream_trains_and_not_while_it_reads(monkeypatch):
+    reuses, while_read = [], []
+
+    @contextmanager
+    def reused():
+        reuses.append(True)
+        yield
+        reuses.pop()
+
+    class Watched(list):
+        def __iter__(self):
+            for block in super().__iter__():
+                while_read.append(bool(reuses))
+                yield block
+
+    monkeypatch.setattr(_sources, "reused_buffers", reused)
+    parts = [rows.split(50) for rows in numbered(400)]
+    source = Streamed(Watched(zip(*parts, strict=True)), 0.2, buffer_rows=64)
+    assert all(reuses for _ in islice(source.batches(16, torch.Generator()), 40))
+    assert while_read.count(False) == len(while_read) > 8
+
+
 def test_an_epoch_in_memory_takes_each_row_once():
     source = in_memory(700)
     n = 700 - len(source.validation[0])
@@ -76,6 +106,16 @@ def test_validation_rows_are_bounded_and_spread_evenly():
     assert VALIDATION_ROWS / 2 <= len(rows) <= VALIDATION_ROWS
     middle = float((rows < n / 2).double().mean())
     assert middle == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 3, 40])
+def test_a_sample_holds_no_more_memory_than_its_rows(n_blocks):
+    sample = _EvenSample(100)
+    for _ in range(n_blocks):
+        sample.add(numbered(1000)[:2])
+    held = [rows for pair in sample._held for rows in pair]
+    assert 50 <= len(sample.rows()[0]) <= 100
+    assert sum(rows.untyped_storage().nbytes() for rows in held) <= 100 * 2 * 16
 
 
 def test_fewer_rows_than_a_batch_still_train():

@@ -697,6 +697,7 @@ def test_use_backend_reaches_the_layer():
 
 ROWS, WEIGHTS, BIASES = inputs(Case(n=3, d=4, hidden=(5,)))
 STACKED = [w.expand(2, *w.shape) for w in WEIGHTS]
+EMPTY_HIDDEN = [WEIGHTS[0][:0], WEIGHTS[1][:, :0]], [BIASES[0][:0], BIASES[1]]
 
 
 @DIRECTIONS
@@ -714,6 +715,7 @@ STACKED = [w.expand(2, *w.shape) for w in WEIGHTS]
         ((ROWS, [WEIGHTS[0][0], WEIGHTS[1]], BIASES), {}, ValueError, r"has shape \(2,\), expec"),
         ((ROWS[:, :3], WEIGHTS, BIASES), {}, ValueError, r"keeps 1 features .* reads 2"),
         ((ROWS, [WEIGHTS[0], WEIGHTS[1][:, :3]], BIASES), {}, ValueError, "gives 5 .* reads 3"),
+        ((ROWS, *EMPTY_HIDDEN), {}, ValueError, r"weights\[0\] gives no features"),
         ((ROWS, STACKED, [b.expand(2, -1) for b in BIASES]), {}, ValueError, "moves 2 .* needs 2"),
         ((ROWS, WEIGHTS, BIASES), {"kept": "left"}, ValueError, "kept is 'left', expected one of"),
         ((ROWS, WEIGHTS, BIASES), {"activation": "tanh"}, ValueError, "activation is 'tanh'"),
@@ -733,6 +735,7 @@ STACKED = [w.expand(2, *w.shape) for w in WEIGHTS]
         "vector",
         "kept width",
         "hidden width",
+        "no hidden width",
         "last width",
         "kept",
         "activation",
@@ -751,8 +754,10 @@ def test_wrong_input_is_named(tensors, options, error, message, inverse):
     [
         ((ROWS[:, :2], ROWS[:, 0]), r"grad_out has shape \(3, 2\), out asks for \(3, 4\)"),
         ((ROWS, ROWS[0]), r"grad_log_det has shape \(4,\), out asks for \(3,\)"),
+        ((ROWS.double(), ROWS[:, 0]), "out is torch.float32 .* and grad_out is torch.float64"),
+        ((ROWS, ROWS[:, 0].bfloat16()), "and grad_log_det is torch.bfloat16 on cpu"),
     ],
-    ids=["grad_out", "grad_log_det"],
+    ids=["grad_out", "grad_log_det", "dtype of grad_out", "dtype of grad_log_det"],
 )
 def test_wrong_cotangents_are_named(grads, message):
     with pytest.raises(ValueError, match=message):

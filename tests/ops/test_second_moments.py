@@ -172,6 +172,18 @@ def test_what_is_not_finite_shows(computes, dtype, value):
     assert not computes(x)[1, 1].isfinite()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7FFF8000, -1, 0x7FC00000], ids=hex)
+def test_every_kind_of_nan_shows(computes, precision, bits):
+    """Rounding to 16 bits would carry a NaN whose upper bits are all ones into a zero."""
+    x = rows(2048, 40)
+    x.view(torch.int32)[5, 3] = bits
+    found = computes(x, precision=precision)
+    assert found[3].isnan().all()
+    assert found[:, 3].isnan().all()
+    assert found.isnan().sum() == 2 * 40 - 1
+
+
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=20))
 def test_weights_are_repeats(repeats):
     x = rows(len(repeats), 4, dtype=torch.float64)

@@ -113,7 +113,7 @@ def test_a_killed_comparison_whose_pairs_are_trained_side_by_side(stores, tmp_pa
 
 def test_a_worker_that_begins_after_the_end_of_its_run_does_nothing():
     gone = -1  # no parent of any process
-    code = f"from fastinn.study import networks; import time; networks._end_with({gone}); "
+    code = f"from fastinn.study import networks; import time; networks._work_for({gone}); "
     done = subprocess.run(
         [sys.executable, "-c", code + "time.sleep(600)"], env=environment(), check=False
     )

@@ -170,8 +170,8 @@ def coupling_mlp_vjp(
     """
     layer = Layer(inverse, kept, activation, clamp, eps, precision)
     _check.arguments(layer, "out", out, weights, biases)
-    _check.same_shape("grad_out", grad_out, "out", out.shape)
-    _check.same_shape("grad_log_det", grad_log_det, "out", out.shape[:1])
+    _check.gradient("grad_out", grad_out, out, out.shape)
+    _check.gradient("grad_log_det", grad_log_det, out, out.shape[:1])
     gradients = (out, grad_out, grad_log_det, list(weights), list(biases))
     chosen = resolve("coupling_mlp", backend, out.device.type, out.dtype)
     if chosen == "reference":

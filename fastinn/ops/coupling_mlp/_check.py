@@ -32,7 +32,13 @@ def memory(value: Memory) -> None:
     _checks.one_of(value, get_args(Memory), "memory")
 
 
-def same_shape(name: str, tensor: Tensor, other_name: str, shape: tuple[int, ...]) -> None:
+def gradient(name: str, tensor: Tensor, out: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless ``tensor`` is of this shape, and of the dtype and device of ``out``."""
+    _same_shape(name, tensor, "out", shape)
+    _alike("out", out, name, tensor)
+
+
+def _same_shape(name: str, tensor: Tensor, other_name: str, shape: tuple[int, ...]) -> None:
     """Raise unless ``tensor`` has the shape that ``other_name`` asks for."""
     if tuple(tensor.shape) != shape:
         raise ValueError(
@@ -74,7 +80,7 @@ def _layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
                 f"weights[{index}] has shape {tuple(weight.shape)} and weights[0] has shape "
                 f"{tuple(weights[0].shape)}: all must be matrices or all stacks of two"
             )
-        same_shape(f"biases[{index}]", bias, f"weights[{index}]", weight.shape[:-1])
+        _same_shape(f"biases[{index}]", bias, f"weights[{index}]", weight.shape[:-1])
 
 
 def _alike(name: str, rows: Tensor, other_name: str, other: Tensor) -> None:
@@ -93,6 +99,8 @@ def _widths(layer: Layer, name: str, n_features: int, weights: Sequence[Tensor])
             f"{weights[0].shape[-1]}"
         )
     for index, (weight, following) in enumerate(pairwise(weights)):
+        if not weight.shape[-2]:
+            raise ValueError(f"weights[{index}] gives no features, a hidden layer needs one")
         if weight.shape[-2] != following.shape[-1]:
             raise ValueError(
                 f"weights[{index}] gives {weight.shape[-2]} features, weights[{index + 1}] reads "
