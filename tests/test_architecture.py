@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fastinn
+from fastinn import metrics
 
 ROOT = Path(fastinn.__file__).parent
 
@@ -33,7 +34,7 @@ ALLOWED = {
     "align": MODELS | {"_allocator"},
     "metrics": MODELS | {"align"},
     "embed": BASE | {"distributed", "_progress"},
-    "study": MODELS | {"align", "metrics", "embed"},
+    "study": MODELS | {"align", "metrics", "embed", "_allocator"},
     "report": BASE | {"distributed", "align", "metrics", "study"},
     "_doctor": KERNELS,
     "cli": MODELS | {"align", "metrics", "embed", "study", "report", "_doctor", "_allocator"},
@@ -125,6 +126,16 @@ def test_commands_import_no_model_before_one_is_named():
 @pytest.mark.parametrize("name", fastinn.__all__)
 def test_public_names_resolve(name):
     assert getattr(fastinn, name) is not None
+
+
+def test_public_rooms_are_names_of_the_package():
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"cli"}
+    assert rooms <= set(fastinn.__all__)
+
+
+def test_metrics_lists_its_functions():
+    own = {n for n, f in vars(metrics).items() if getattr(f, "__module__", "") == metrics.__name__}
+    assert set(metrics.__all__) == {name for name in own if not name.startswith("_")}
 
 
 FORBIDDEN = ("pickle", "trust_remote_code=True", "weights_only=False", "allow_pickle=True")

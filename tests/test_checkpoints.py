@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastinn import Moments
+from fastinn import Moments, distributed
 from fastinn._checkpoint import Interval
+from fastinn._saved import save_tensors
 from fastinn.align import CCA, Hub, MLPMap, PublishedBertINN
+from fastinn.align._checkpoints import Checkpoints, Snapshot
 from fastinn.align._together import Together
 from fastinn.moments import load_checkpoint, save_checkpoint
 from fastinn.study.passes import run_pass
@@ -146,6 +148,15 @@ def test_a_finished_pass_is_not_read_again(tmp_path):
     assert again.made == 0
     assert torch.equal(second.rows["a", 1], first.rows["a", 1])
     assert second.n_documents == first.n_documents == interrupted.BLOCKS * interrupted.ROWS // 8
+
+
+def test_a_sample_of_another_run_is_refused(tmp_path):
+    """Whole and sound, it is not what this pass has written."""
+    run_pass(interrupted.Blocks(3), **interrupted.RUN, checkpoint=tmp_path)
+    (part,) = tmp_path.rglob("sample-*")
+    save_tensors(part, {name: rows[1:] for name, rows in load_file(part).items()}, {})
+    with pytest.raises(ValueError, match="has 287 rows and its checkpoint says 288"):
+        run_pass(interrupted.Blocks(3), **interrupted.RUN, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +294,57 @@ def test_a_hub_of_other_settings_is_refused(tmp_path, changed, seeds, message):
 def test_a_hub_that_is_solved_at_once_keeps_nothing(tmp_path):
     with pytest.raises(ValueError, match="CCA is a closed form, of which nothing is kept; leave"):
         Hub(CCA()).fit(SEEDS, checkpoint=tmp_path)
+
+
+@pytest.fixture
+def two_ranks(tmp_path, monkeypatch):
+    """Open the checkpoints of two ranks, and return those of each."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    folders = [tmp_path / f"rank-{rank}-of-2" for rank in range(2)]
+
+    def gather(value):
+        if not isinstance(value, list):
+            return [value, value]
+        return [[int(f.stem[5:]) for f in folder.glob("step-*")] for folder in folders]
+
+    monkeypatch.setattr(distributed, "gather", gather)
+
+    def opened():
+        found = []
+        for rank in range(2):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            found.append(Checkpoints(tmp_path, {"lr": 0.5}))
+        return found
+
+    return opened
+
+
+def save(checkpoints, *steps):
+    for step in steps:
+        checkpoints.save(step, Snapshot({}, {"step": step}))
+
+
+def reached(ranks):
+    return [rank.found and rank.found.record["step"] for rank in ranks]
+
+
+def test_ranks_killed_between_their_saves_over_and_over_have_one_in_common(two_ranks):
+    first, second = two_ranks()
+    save(first, 80, 90, 100)
+    save(second, 80, 90)
+    first, second = again = two_ranks()
+    assert reached(again) == [90, 90]
+    save(first, 95, 98)
+    save(second, 95)
+    assert reached(two_ranks()) == [95, 95]
+
+
+def test_ranks_without_a_checkpoint_in_common_say_so_and_begin_anew(two_ranks, tmp_path):
+    first, _ = two_ranks()
+    save(first, 10)
+    with pytest.warns(UserWarning, match="no checkpoint in common below .*training begins anew"):
+        assert reached(two_ranks()) == [None, None]
+    assert not list(tmp_path.rglob("step-*"))
 
 
 def test_a_time_budget_counts_what_was_spent(tmp_path):

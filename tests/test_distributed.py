@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from tiny_seeds import make_texts
 from tolerances import HIDDEN_STATES, R2_HIGH, SHARDED
 
-from fastinn import EmbeddingStore, Moments, distributed
+from fastinn import Corpus, EmbeddingStore, Moments, distributed
+from fastinn.cli._reading import reading_of_all_ranks
 from fastinn.embed.corpus import SPLITS
 
 MAIN = Path(__file__).with_name("rank_main.py")
@@ -38,7 +39,18 @@ def fastinn(n, *arguments):
     return launch(n, "-m", "fastinn", *map(str, arguments))
 
 
+def patched(tmp_path, n, patch, *arguments):
+    """Run a command under several ranks, each of which runs ``patch`` first; return stderr."""
+    script = tmp_path / "patched.py"
+    script.write_text(f"from fastinn import cli\n{patch}\ncli.main()\n")
+    return launched(n, str(script), *map(str, arguments)).stderr
+
+
 def launch(n, *command, restarts=0):
+    return launched(n, *command, restarts=restarts).stdout
+
+
+def launched(n, *command, restarts=0):
     launcher = ["-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node", str(n), "--max-restarts", str(restarts)]
     done = subprocess.run(
@@ -49,7 +61,7 @@ def launch(n, *command, restarts=0):
         timeout=400,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+    return done
 
 
 def tensors(folder, name):
@@ -245,6 +257,64 @@ def test_attention_does_not_depend_on_the_number_of_ranks(seeds, text, tmp_path)
     assert_same_scores(two["heads"]["scores"], one["heads"]["scores"])
     assert_same_scores(two["baseline"], one["baseline"])
     assert not (tmp_path / "2" / "checkpoints").exists()
+
+
+LATE = """
+import time
+from fastinn.align._checkpoints import Checkpoints
+from fastinn import distributed
+save = Checkpoints.save
+def late(*args):
+    time.sleep(3 * distributed.rank())
+    save(*args)
+Checkpoints.save = late
+"""
+
+
+@pytest.mark.campaign("R9")
+def test_checkpoints_stay_until_the_last_rank_has_written_its_own(stored, tmp_path):
+    out = tmp_path / "map"
+    patched(tmp_path, 2, LATE, "align", *stored, "--max-steps", 2, "--json", "--out", out)
+    assert (out / "aligner.json").exists()
+    assert not (out / "checkpoints").exists()
+
+
+UNCOUNTED = """
+from fastinn.embed import estimate
+estimate._COUNTED_SECONDS = 0.0
+"""
+
+
+@pytest.mark.parametrize("command", ["extract", "moments"])
+def test_what_is_left_out_is_counted_over_all_ranks(seeds, tmp_path, command):
+    """Records go to the ranks 64 by 64, and the estimate sees none of the bad ones."""
+    lines = [text.encode() for text in make_texts(400)]
+    for number in (300, 301, 330):
+        lines[number] = b"\xff"
+    text = tmp_path / "corpus.txt"
+    text.write_bytes(b"\n".join(lines))
+    models = seeds[:1] if command == "extract" else seeds
+    options = ["--corpus", text, "--layers", "3", "--json", "--out", tmp_path / "out"]
+    said = patched(tmp_path, 2, UNCOUNTED, command, *models, *options)
+    assert said.count("fastinn: read 397 documents") == 1
+    assert "left out 3 not UTF-8 (" in said
+
+
+def test_what_several_ranks_have_read_counts_once(tmp_path, monkeypatch):
+    """Two ranks read the first shard, one the other, and two the beginning of it all besides."""
+    path = tmp_path / "corpus.txt"
+    path.write_text("a\n\n" * 200)
+    ranks = [Corpus.from_file(path) for _ in range(3)]
+    for number, (rank, shard) in enumerate(zip(ranks, (0, 1, 0), strict=True)):
+        list(rank.head(number + 1))
+        list(rank.shard(shard, 2))
+    gathered = []
+    monkeypatch.setattr(distributed, "gather", lambda own: gathered.append(own) or gathered)
+    for rank in ranks:
+        found = reading_of_all_ranks(rank)
+    assert (found.documents, found.characters, found.left_out["blank"].count) == (200, 200, 200)
+    list(ranks[0])
+    assert str(reading_of_all_ranks(ranks[0])) == str(ranks[0].reading)
 
 
 def free_port():

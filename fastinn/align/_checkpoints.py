@@ -1,6 +1,7 @@
 """Checkpoints of a training run: what a run that was killed goes on from."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -95,10 +96,24 @@ class Checkpoints:
     def _load(self) -> Snapshot | None:
         steps = [set(steps) for steps in distributed.gather(self._steps())]
         common = set.intersection(*steps)
-        if not common:
-            return None
-        with distributed.together():
-            return self._read(self._file(max(common)))
+        found = None
+        if common:
+            with distributed.together():
+                found = self._read(self._file(max(common)))
+        elif any(steps) and distributed.is_main():
+            warnings.warn(
+                f"ranks have no checkpoint in common below {self._folder.parent}; training begins "
+                "anew",
+                stacklevel=2,
+            )
+        self._drop_above(max(common, default=-1))
+        return found
+
+    def _drop_above(self, last: int) -> None:
+        """Drop what another rank lacks: kept, it would push out one that all have."""
+        for step in self._steps():
+            if step > last:
+                self._file(step).unlink()
 
     def _read(self, path: Path) -> Snapshot:
         tensors, metadata = load_tensors(path)

@@ -35,16 +35,16 @@ def run_comparison(
 ) -> None:
     """Check a comparison, say what it takes, and run it into the folder ``out``."""
     check(sources, how)
-    folder = RunFolder(out, overwrite=overwrite)
-    how = replace(how, checkpoints=folder.checkpoints)
-    announce(sources, corpus, how.tokens_per_block, as_json)
-    announce_moments(accumulated_size(sources, how.cells), how.storage, as_json)
-    announce_networks(how, len(network_pairs(sources, how.network_layers)), as_json)
+    with RunFolder(out, overwrite=overwrite) as folder:
+        how = replace(how, checkpoints=folder.checkpoints)
+        announce(sources, corpus, how.tokens_per_block, as_json)
+        announce_moments(accumulated_size(sources, how.cells), how.storage, as_json)
+        announce_networks(how, len(network_pairs(sources, how.network_layers)), as_json)
 
-    def run(save: Save) -> object:
-        return compare(sources, corpus, how, title=command, command=command_line(), save=save)
+        def run(save: Save) -> object:
+            return compare(sources, corpus, how, title=command, command=command_line(), save=save)
 
-    run_into(folder, run, corpus, as_json, _FURTHER)
+        run_into(folder, run, corpus, as_json, _FURTHER)
 
 
 def run_into(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastinn import distributed
+from fastinn.cli._reading import reading_of_all_ranks
 from fastinn.embed import Corpus
 
 # What reads a pipe or a file folds no lines, and rich would at 80.
@@ -57,6 +58,9 @@ def complain(text: str) -> None:
 
 
 def report_left_out(corpus: Corpus | None) -> None:
-    """Say how much of a text was left out, and why, if anything was."""
-    if corpus is not None and corpus.reading.left_out:
-        complain(str(corpus.reading))
+    """Say how much of a text all ranks left out, and why, if anything was."""
+    if corpus is None:
+        return
+    reading = reading_of_all_ranks(corpus)
+    if reading.left_out and distributed.is_main():
+        complain(str(reading))

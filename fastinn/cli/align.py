@@ -29,6 +29,7 @@ from fastinn.cli._options import (
     Out,
     Overwrite,
     RandomState,
+    Sources,
     budget,
     corpus_for,
     pair_of,
@@ -80,31 +81,42 @@ def align(
     aligner = _aligner(method, max_steps, random_state)
     layers = layer, layer if target_layer is None else target_layer
     read = pair_of(source, target, layers, level, fast=fast)
+    _check_widths(method, read)
     views = ("source", read["source"].layers[0]), ("target", read["target"].layers[0])
     text = corpus_for(read, corpus, column, documents)
-    folder = RunFolder(out, overwrite=overwrite)
-    announce(read, text, TOKENS_PER_BLOCK, as_json)
-    whole = stream(read, text).shard(distributed.rank(), distributed.world_size())
-    train, test = whole.split("train"), whole.split("test")
-    kept = folder.checkpoints
-    held_out = _pass(test, kept / "test", "read test", sampled=views, max_rows=50_000)
-    moments = _pass(train, kept / "train", "read train").moments
-    fitted: dict[str, Aligner] = {"linear": LinearMap().from_moments(moments, *views)}
-    if isinstance(aligner, INN | MLPMap):
-        fitted[method.value] = aligner.fit_stream(
-            train.pair(*views, move=on_gpu), checkpoint=kept / "fit"
+    with RunFolder(out, overwrite=overwrite) as folder:
+        announce(read, text, TOKENS_PER_BLOCK, as_json)
+        whole = stream(read, text).shard(distributed.rank(), distributed.world_size())
+        train, test = whole.split("train"), whole.split("test")
+        kept = folder.checkpoints
+        held_out = _pass(test, kept / "test", "read test", sampled=views, max_rows=50_000)
+        moments = _pass(train, kept / "train", "read train").moments
+        fitted: dict[str, Aligner] = {"linear": LinearMap().from_moments(moments, *views)}
+        if isinstance(aligner, INN | MLPMap):
+            fitted[method.value] = aligner.fit_stream(
+                train.pair(*views, move=on_gpu), checkpoint=kept / "fit"
+            )
+        elif method is not Method.linear:
+            fitted[method.value] = aligner.from_moments(moments, *views)
+        x, y = (on_gpu(held_out.rows[view]) for view in views)
+        scores = {name: _scored(map_, x, y, held_out.documents) for name, map_ in fitted.items()}
+        if distributed.is_main():
+            fitted[method.value].save(out)
+        folder.write("scores.json", scores)
+        folder.finish()
+        report_left_out(text)
+        show(scores, as_json, terminal.map_table)
+        say(as_json, f"The map is in {out}; fastinn.load_aligner({str(out)!r}) reads it.")
+
+
+def _check_widths(method: Method, read: Sources) -> None:
+    """Refuse, before a text is read, spaces of different widths for what needs equal ones."""
+    d_x, d_y = (read[end].n_features for end in ("source", "target"))
+    if d_x != d_y and method in (Method.inn, Method.bert_inn, Method.procrustes):
+        raise ValueError(
+            f"the source has {d_x} features and the target {d_y}, --method {method} needs equally "
+            "many; give --method linear, mlp or cca"
         )
-    elif method is not Method.linear:
-        fitted[method.value] = aligner.from_moments(moments, *views)
-    x, y = (on_gpu(held_out.rows[view]) for view in views)
-    scores = {name: _scored(map_, x, y, held_out.documents) for name, map_ in fitted.items()}
-    if distributed.is_main():
-        fitted[method.value].save(out)
-    folder.write("scores.json", scores)
-    folder.finish()
-    report_left_out(text)
-    show(scores, as_json, terminal.map_table)
-    say(as_json, f"The map is in {out}; fastinn.load_aligner({str(out)!r}) reads it.")
 
 
 def _scored(aligner: Aligner, x: Tensor, y: Tensor, documents: Tensor) -> dict[str, float]:

@@ -65,14 +65,14 @@ def attention(
     read = layers_of(encoders)
     check(read, how)
     text = corpus_of(corpus, column, documents)
-    folder = RunFolder(out, overwrite=overwrite)
-    how = replace(how, checkpoints=folder.checkpoints)
-    announce_networks(how, len(network_pairs(read, how.network_layers)), as_json)
+    with RunFolder(out, overwrite=overwrite) as folder:
+        how = replace(how, checkpoints=folder.checkpoints)
+        announce_networks(how, len(network_pairs(read, how.network_layers)), as_json)
 
-    def run(save: Save) -> object:
-        return compare_attention(encoders, text, how, command=command_line(), save=save)
+        def run(save: Save) -> object:
+            return compare_attention(encoders, text, how, command=command_line(), save=save)
 
-    run_into(folder, run, text, as_json, [terminal.baseline_table])
+        run_into(folder, run, text, as_json, [terminal.baseline_table])
 
 
 def _encoder(model: str, layers: str, max_length: int) -> AttentionEncoder:

@@ -60,20 +60,20 @@ def moments(
     """
     read = sources_of(sources, layers, level, fast=fast, exact=exact)
     text = corpus_for(read, corpus, column, documents)
-    folder = RunFolder(out, overwrite=overwrite)
-    announce(read, text, tokens_per_block, as_json)
-    announce_moments(accumulated_size(read, cells.value, null=null), storage, as_json)
-    record = accumulate(
-        stream(read, text, tokens_per_block=tokens_per_block),
-        folder.path,
-        cells=cells.value,
-        null=null,
-        precision="exact" if exact else "high",
-        storage=storage,
-        checkpoints=folder.checkpoints,
-        every=every,
-    )
-    report_left_out(text)
-    folder.write("moments.json", {"command": command_line(), **record})
-    folder.finish()
-    show(record["splits"], as_json, terminal.moments_table)
+    with RunFolder(out, overwrite=overwrite) as folder:
+        announce(read, text, tokens_per_block, as_json)
+        announce_moments(accumulated_size(read, cells.value, null=null), storage, as_json)
+        record = accumulate(
+            stream(read, text, tokens_per_block=tokens_per_block),
+            folder.path,
+            cells=cells.value,
+            null=null,
+            precision="exact" if exact else "high",
+            storage=storage,
+            checkpoints=folder.checkpoints,
+            every=every,
+        )
+        report_left_out(text)
+        folder.write("moments.json", {"command": command_line(), **record})
+        folder.finish()
+        show(record["splits"], as_json, terminal.moments_table)

@@ -84,18 +84,18 @@ def stitch(
         labelled = read_labelled(train_data, text=column, label=label)
         text = Corpus.from_texts(labelled.texts[:documents], name=labelled.name)
     classifiers = Classifier(source), Classifier(target)
-    folder = RunFolder(out, overwrite=overwrite)
-    results = run(
-        *classifiers,
-        scored,
-        text,
-        how,
-        command=command_line(),
-        save=folder.save,
-    )
-    report_left_out(text)
-    show(results, as_json, terminal.stitching_table)
-    say(as_json, f"Report: {folder.report(results)}")
+    with RunFolder(out, overwrite=overwrite) as folder:
+        results = run(
+            *classifiers,
+            scored,
+            text,
+            how,
+            command=command_line(),
+            save=folder.save,
+        )
+        report_left_out(text)
+        show(results, as_json, terminal.stitching_table)
+        say(as_json, f"Report: {folder.report(results)}")
 
 
 def _chosen(names: str, max_steps: int | None, random_state: int) -> dict[str, Aligner | None]:

@@ -25,7 +25,8 @@ class Sample:
     def __init__(self, views: tuple[tuple[str, int], ...], max_rows: int) -> None:
         self.views, self.max_rows = views, max_rows
         self._held: list[dict[str, Tensor]] = []
-        self._written = self._parts = 0
+        self._written = 0
+        self._parts: list[int] = []  # rows of each
 
     def add(self, block: Block) -> None:
         """Take as many rows as there is room for."""
@@ -44,14 +45,20 @@ class Sample:
         """
         if self._written < len(self._held):
             new = _concatenated(self._held[self._written :])
-            save_tensors(_file(folder, self._parts), new, {"part": json.dumps(self._parts)})
-            self._written, self._parts = len(self._held), self._parts + 1
-        return {"parts": self._parts}
+            part = len(self._parts)
+            save_tensors(_file(folder, part), new, {"part": json.dumps(part)})
+            self._written = len(self._held)
+            self._parts.append(len(new[_KEYS]))
+        return {"rows of parts": list(self._parts)}
 
     def load(self, folder: Path, record: dict[str, Any]) -> None:
-        """Go back to where :meth:`save` returned ``record``."""
-        self._parts = record["parts"]
-        self._held = [load_tensors(_file(folder, part))[0] for part in range(self._parts)]
+        """Go back to where :meth:`save` returned ``record``.
+
+        Raises:
+            ValueError: If a part is damaged or has other rows than ``record`` says.
+        """
+        self._parts = list(record["rows of parts"])
+        self._held = [_part(_file(folder, n), rows) for n, rows in enumerate(self._parts)]
         self._written = len(self._held)
 
     def joined(self) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
@@ -76,6 +83,16 @@ class Sample:
 
 def _concatenated(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _part(path: Path, n_rows: int) -> dict[str, Tensor]:
+    part, _ = load_tensors(path)
+    if len(part[_KEYS]) != n_rows:
+        raise ValueError(
+            f"{path} has {len(part[_KEYS]):,} rows and its checkpoint says {n_rows:,}: it is of "
+            "another run; give another folder (commands: or --overwrite)"
+        )
+    return part
 
 
 def _name(view: int) -> str:

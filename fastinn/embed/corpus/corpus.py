@@ -31,13 +31,13 @@ class Corpus:
         max_characters: Longest document; longer ones are left out.
 
     Attributes:
-        reading: What was read so far and what was left out. Splits and heads of a corpus share
-            it; one of several shards has its own.
+        readings: What was read so far: of the whole under ``""``, and of each shard by itself,
+            such as ``"0/4"``. A corpus, its splits, heads and shards have them in common.
     """
 
     def __init__(self, name: str, source: Source, *, max_characters: int = MAX_CHARACTERS) -> None:
         self.name = name
-        self.reading = Reading()
+        self.readings: dict[str, Reading] = {}
         self._source = source
         self._max_characters = max_characters
         self._narrowings: tuple[Narrowing, ...] = ()
@@ -159,12 +159,17 @@ class Corpus:
         Raises:
             ValueError: If there is no such shard.
         """
-        outer = [n.stride * n.count for n in self._narrowings if isinstance(n, Shard)]
-        shard = Shard(index, count, stride=outer[-1] if outer else 1)
-        narrowed = self._narrowed(self.name, shard)
-        if count > 1:
-            narrowed.reading = Reading()
-        return narrowed
+        outer = [shard.stride * shard.count for shard in self._shards]
+        return self._narrowed(self.name, Shard(index, count, stride=outer[-1] if outer else 1))
+
+    @property
+    def reading(self) -> Reading:
+        """What was read so far and what was left out.
+
+        Splits and heads of a corpus share it; one of several shards has its own.
+        """
+        shards = [f"{shard.index}/{shard.count}" for shard in self._shards if shard.count > 1]
+        return self.readings.setdefault(" ".join(shards), Reading())
 
     def documents(self, start: Cursor = BEGINNING) -> Iterator[Document]:
         """Iterate over the documents behind ``start``, which files seek and do not read up to.
@@ -181,8 +186,7 @@ class Corpus:
         for document in self._narrow(start):
             found = True
             yield document
-        sharded = any(isinstance(narrowing, Shard) for narrowing in self._narrowings)
-        if not found and not sharded and start == BEGINNING:
+        if not found and not self._shards and start == BEGINNING:
             wanted = "more documents" if self._narrowings else "text in it"
             raise ValueError(f"corpus {self.name} holds no text; give a corpus with {wanted}")
 
@@ -213,6 +217,10 @@ class Corpus:
             whole.update(digest(document.text))
         return whole.hexdigest()
 
+    @property
+    def _shards(self) -> tuple[Shard, ...]:
+        return tuple(n for n in self._narrowings if isinstance(n, Shard))
+
     def _narrow(self, start: Cursor) -> Iterator[Document]:
         documents = self._all(start)
         for narrowing in self._narrowings:
@@ -221,12 +229,12 @@ class Corpus:
 
     def _all(self, start: Cursor) -> Iterator[Document]:
         """Iterate over the documents behind ``start`` that the narrowings choose from."""
-        shards = [n for n in self._narrowings if isinstance(n, Shard)]
+        shards, reading = self._shards, self.reading
         for content, key, place, end in self._source.records(start):
             number = end.number - 1
             content = checked(content, self._max_characters)
             if all(shard.holds(number) for shard in shards):
-                self.reading.count(number, content, place)
+                reading.count(number, content, place)
             if isinstance(content, str):
                 yield Document(number, content, content if key is None else key, end)
 
@@ -239,7 +247,7 @@ class Corpus:
 
     def _narrowed(self, name: str, narrowing: Narrowing) -> Self:
         narrowed = type(self)(name, self._source, max_characters=self._max_characters)
-        narrowed.reading = self.reading
+        narrowed.readings = self.readings
         narrowed._narrowings = (*self._narrowings, narrowing)
         narrowed._ends_early = self._ends_early
         return narrowed
