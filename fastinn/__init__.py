@@ -19,7 +19,7 @@ _HOMES = {
     "stream": "fastinn.embed",
     "use_backend": "fastinn.ops",
 }
-_MODULES = ("align", "distributed", "embed", "metrics", "nn", "ops", "report", "study")
+_MODULES = ("align", "distributed", "embed", "metrics", "moments", "nn", "ops", "report", "study")
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 

@@ -23,6 +23,26 @@ from fastinn.align.moment import (
 )
 from fastinn.moments import Moments
 
+__all__ = [
+    "cca_correlations",
+    "correlations_moments",
+    "cycle_error",
+    "error_scores",
+    "evaluate",
+    "evaluate_moments",
+    "linear_cka",
+    "linear_cka_moments",
+    "prediction_scores",
+    "pwcca",
+    "r2_score",
+    "retrieval_accuracy",
+    "return_error",
+    "round_trip_error",
+    "row_scores",
+    "similarity_moments",
+    "svcca",
+]
+
 _QUERY_ROWS = 1024
 
 

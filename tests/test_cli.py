@@ -1,5 +1,7 @@
+import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -11,6 +13,7 @@ from labelled_texts import make_labelled
 from safetensors.torch import load_file
 from tiny_seeds import make_texts
 from tolerances import R2_HIGH, SAME_STATES, SHARDED
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import fastinn
@@ -18,6 +21,7 @@ from fastinn import Encoder, Moments, cli
 from fastinn.align import INN
 from fastinn.cli import _terminal
 from fastinn.cli._options import budget, names_of
+from fastinn.report.folder import RunFolder
 from fastinn.study import passes
 
 COMMANDS = [
@@ -66,6 +70,14 @@ def run(monkeypatch, capsys):
 def test_help_has_an_example(command):
     shown = CliRunner().invoke(cli.app, [*command.split(), "--help"]).output
     assert "Example: fastinn" in shown or command == "seeds"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_has_a_help_text(command):
+    found = get_command(cli.app)
+    for part in command.split():
+        found = found.commands[part]
+    assert not [parameter.name for parameter in found.params if not parameter.help]
 
 
 def test_compare_writes_results_and_report(run, seeds, corpus, tmp_path):
@@ -194,6 +206,14 @@ def test_folders_are_named_whatever_is_above_them(tmp_path):
     assert list(names_of([str(folder)])) == ["bert"]
 
 
+@pytest.mark.parametrize("given", [".", "./", "../bert@one", "sub/.."])
+def test_folders_have_a_name_however_they_are_given(tmp_path, monkeypatch, given):
+    (tmp_path / "bert@one" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "bert@one")
+    assert list(names_of([given])) == ["bert"]
+    assert list(names_of([given, "b/bert@two"])) == ["bert@one", "bert@two"]
+
+
 def test_a_hub_is_named_as_results_name_it_or_as_it_was_given(run, stored, tmp_path):
     other = tmp_path / "seed-0@two"
     other.symlink_to(stored[0])
@@ -287,6 +307,38 @@ def test_a_finished_run_is_not_gone_on_with(run, stored, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("checkpoints*"))
 
 
+def test_two_runs_do_not_share_a_folder(run, stored, tmp_path):
+    """Not even one that may replace what is there: the other has not ended."""
+    with RunFolder(tmp_path, overwrite=False) as other:
+        other.checkpoints.mkdir()
+        code, stdout, stderr = run("moments", *stored, "--out", tmp_path, "--overwrite")
+        assert (code, stdout) == (2, "")
+        assert stderr == (
+            f"fastinn: another process writes to {tmp_path}; wait for it to end, or give another "
+            "folder with --out\n"
+        )
+        assert other.checkpoints.exists()
+    assert run("moments", *stored, "--out", tmp_path)[0] == 0
+
+
+def test_a_folder_is_free_after_a_run_that_was_refused(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds another run") as refused:
+        RunFolder(tmp_path, overwrite=False)
+    with RunFolder(tmp_path, overwrite=True) as folder:
+        assert folder.path == tmp_path
+    assert refused.traceback  # which keeps alive what was refused
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
+    def unlockable(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fastinn.report.folder.fcntl.flock", unlockable)
+    with pytest.raises(OSError, match=r"Function not implemented: '.*\.lock'"):
+        RunFolder(tmp_path, overwrite=False)
+
+
 @pytest.mark.parametrize("method", ["inn", "bert-inn", "mlp", "cca", "procrustes", "linear"])
 def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
     out = tmp_path / "map"
@@ -298,6 +350,19 @@ def test_align_saves_a_map_that_loads(run, seeds, corpus, tmp_path, method):
     assert scores[method]["r2"] <= 1
     aligner = fastinn.load_aligner(out)
     assert aligner.n_features_in_ == 16
+
+
+@pytest.mark.parametrize("method", ["inn", "bert-inn", "procrustes"])
+def test_align_refuses_other_widths_before_it_reads(run, seeds, corpus, tmp_path, method):
+    wide, out = tmp_path / "wide", tmp_path / "map"
+    shutil.copytree(seeds[1], wide)
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
+    options = ["--method", method, "--corpus", corpus, "--out", out]
+    code, _, stderr = run("align", seeds[0], wide, *options)
+    assert (code, out.exists()) == (2, False)
+    assert f"has 16 features and the target 32, --method {method} needs equally many" in stderr
+    assert "give --method linear, mlp or cca" in stderr
 
 
 @pytest.fixture(scope="module")
@@ -512,9 +577,29 @@ def test_shipped_seeds_beat_the_unigram_baseline_by_far(run):
     assert code == 0
     cards = json.loads(stdout)
     assert len(cards) >= 4
+    shown = run("seeds", "list")[1]
     for card in cards.values():
+        assert (Path(card["folder"]) / "config.json").is_file()
+        assert f"{card['folder']}\n" in shown
         assert card["loss"] < card["unigram_loss"] - 0.9  # perplexity under half the baseline's
         assert card["accuracy"] > 3 * card["unigram_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (["--heads", 3], ["--heads", 2]),
+        (["--lr", -1], ["--lr", 1e-3]),
+        (["--length", 2000], ["--length", 16]),
+    ],
+    ids=["heads", "lr", "length"],
+)
+def test_seeds_can_be_trained_after_a_mistake(run, corpus, tmp_path, wrong, right):
+    shape = ["--hidden", 16, "--layers", 1, "--vocabulary", 60, "--steps", 2, "--out", tmp_path]
+    train = ["seeds", "train", "--n", 1, "--corpus", corpus, *shape]
+    assert run(*train, *wrong)[0] == 2
+    assert not list(tmp_path.iterdir())
+    assert run(*train, *right)[0] == 0
 
 
 def test_seeds_train_makes_seeds_that_compare(run, corpus, tmp_path):
@@ -603,6 +688,10 @@ MISTAKES = {
         ["attention", "{seed}", "{seed}x", "--layers", "0"],
         "has layers 1 to 3",
     ),
+    "storage that is not there": (
+        ["moments", "{seed}", "--storage", "gone"],
+        "storage gone is no folder; make it, or give another (--storage)",
+    ),
     "text for stores": (["moments", "{store}", "--corpus", "a"], "stores have read their corpus"),
     "head of stores": (
         ["moments", "{store}", "--documents", "9"],
@@ -648,6 +737,10 @@ def test_a_full_disk_is_said(run, seeds, tmp_path, monkeypatch):
     code, _, stderr = run("compare", *seeds, "--out", tmp_path / "out")
     assert code == 2
     assert "No space left on device" in stderr
+
+
+def test_the_version_is_told(run):
+    assert run("--version") == (0, f"fastinn {fastinn.__version__}\n", "")
 
 
 def test_module_runs_as_a_command():

@@ -287,6 +287,19 @@ def test_what_does_not_fit_is_refused_first(tmp_path):
         Moments(views, storage=tmp_path)
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["file", "nothing"])
+def test_storage_that_is_no_folder_is_named(tmp_path, there):
+    place, saved = tmp_path / "place", tmp_path / "m"
+    if there:
+        place.touch()
+    Moments(WIDTHS).update(block(40)).save(saved)
+    message = r"^storage .*place is no folder; make it, or give"
+    with pytest.raises(ValueError, match=message):
+        Moments(WIDTHS, storage=place)
+    with pytest.raises(ValueError, match=message):
+        Moments.load(saved, storage=place)
+
+
 def test_on_disk_is_the_same_and_leaves_nothing(tmp_path):
     kept, in_memory = (
         Moments(WIDTHS, mispaired=True, storage=storage).update(block(40)).update(block(30, 1))

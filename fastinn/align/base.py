@@ -65,7 +65,14 @@ class Estimator(BaseEstimator, ABC):
     _always: ClassVar[tuple[str, ...]] = ()
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to the folder ``path`` as JSON and safetensors."""
+        """Write the fitted estimator to the folder ``path`` as JSON and safetensors.
+
+        An estimator that was saved there before is replaced.
+
+        Raises:
+            NotFittedError: If the estimator is not fitted.
+            NotADirectoryError: If ``path`` is a file.
+        """
         check_is_fitted(self)
         tensors, attributes = self._state()
         record = {
@@ -76,6 +83,8 @@ class Estimator(BaseEstimator, ABC):
         }
         text = json.dumps(plain(record), indent=1).encode()
         folder = Path(path)
+        if folder.is_file():
+            raise NotADirectoryError(f"{folder} is a file; give a folder, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         # The tensors' file vouches for the record, so a mixture of two saves is noticed.
         save_tensors(folder / _TENSORS, tensors, {_RECORD: _sha256(text)})
@@ -143,9 +152,21 @@ class Aligner(Estimator):
         return returned(self._transform(x), x, X)
 
     def score(self, X: Array, Y: Array) -> float:
-        """Return the variance-weighted R2 of ``transform(X)`` against ``Y``."""
-        x, y = _checks.paired(X, Y, ("X", "Y"))
+        """Return the variance-weighted R2 of ``transform(X)`` against ``Y``.
+
+        Raises:
+            NotFittedError: If the aligner is not fitted.
+            ValueError: If numbers of rows or widths differ, a row holds NaN or infinity, or the
+                rows of ``Y`` are all equal.
+        """
+        x, y = self._checked_pair(X, Y)
         return r2(y, self.transform(x))
+
+    def _checked_pair(self, X: Array, Y: Array) -> tuple[Tensor, Tensor]:
+        """Return paired rows as tensors, each checked against the width it was fitted on."""
+        x, y = self._checked(X, "X", "n_features_in_"), self._checked(Y, "Y", "n_features_out_")
+        _checks.same_rows(x, y, ("X", "Y"))
+        return x, y
 
     def _checked(self, rows: Array, name: str, width: str) -> Tensor:
         """Return ``rows`` as a tensor, checked against the fitted attribute ``width``."""
@@ -176,8 +197,13 @@ class Bijection(Aligner):
         return returned(self._inverse_transform(y), y, Y)
 
     def score_inverse(self, X: Array, Y: Array) -> float:
-        """Return the variance-weighted R2 of ``inverse_transform(Y)`` against ``X``."""
-        x, y = _checks.paired(X, Y, ("X", "Y"))
+        """Return the variance-weighted R2 of ``inverse_transform(Y)`` against ``X``.
+
+        Raises:
+            NotFittedError: If the aligner is not fitted.
+            ValueError: As in :meth:`score`, of the rows of ``X``.
+        """
+        x, y = self._checked_pair(X, Y)
         return r2(x, self.inverse_transform(y))
 
 

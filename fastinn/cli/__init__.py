@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -36,7 +36,26 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.callback()(check_ranks)
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fastinn {fastinn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _begin(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    check_ranks(context)
+
+
 app.command()(demo.demo)
 app.command()(extract.extract)
 app.command()(moments.moments)

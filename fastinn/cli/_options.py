@@ -1,5 +1,6 @@
 """Options that commands share, and what becomes of them."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -188,19 +189,23 @@ def _store(place: str, layers: str, level: Level | None) -> EmbeddingStore:
 
 def name(model: str) -> str:
     """Return what results call a model: the last part of its id or folder, no revision."""
-    return Path(model).name.partition("@")[0]
+    return _last_part(model).partition("@")[0]
 
 
 def names_of(models: Sequence[str]) -> dict[str, str]:
     """Return the models by name, with their revisions where only these tell them apart."""
     short = [name(model) for model in models]
     named = {
-        own if short.count(own) == 1 else Path(model).name: model
+        own if short.count(own) == 1 else _last_part(model): model
         for own, model in zip(short, models, strict=True)
     }
     if len(named) < len(models):
         raise ValueError(f"two models have the same name in {', '.join(models)}; rename a folder")
     return named
+
+
+def _last_part(model: str) -> str:
+    return os.path.basename(os.path.abspath(model))  # "." has a name, too
 
 
 def by_name(models: Sequence[str], load: Callable[[str], Reader]) -> dict[str, Reader]:

@@ -98,7 +98,8 @@ def compare(
         typer.Option(help="Rows of each split that networks see at most; default: 200,000.", min=1),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Pairs trained at once; default: one a processor.", min=1)
+        int | None,
+        typer.Option(help="Pairs trained at once; default: one a thread, or 1 with a GPU.", min=1),
     ] = None,
     storage: Storage = None,
     fast: Fast = False,

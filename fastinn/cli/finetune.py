@@ -23,7 +23,9 @@ def finetune(
     ] = None,
     column: Column = "text",
     label: LabelColumn = "label",
-    epochs: Annotated[int, typer.Option(min=1)] = FinetuneConfig.epochs,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the data.", min=1)
+    ] = FinetuneConfig.epochs,
     batch: Annotated[int, typer.Option(help="Texts a step.", min=1)] = FinetuneConfig.batch,
     lr: Annotated[float, typer.Option(help="Peak learning rate.", min=0)] = FinetuneConfig.lr,
     length: Annotated[

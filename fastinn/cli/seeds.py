@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fastinn.cli._options import AsJson, Column, CorpusFile, Out, corpus_of
-from fastinn.cli._terminal import console, report_left_out, show
+from fastinn.cli._terminal import console, report_left_out, say, show
 from fastinn.embed import Corpus
 from fastinn.embed.cards import load_card
 from fastinn.embed.pretrain import PretrainConfig, pretrain
@@ -15,12 +15,15 @@ from fastinn.report import terminal
 
 
 def list_seeds(as_json: AsJson = False) -> None:
-    """List the shipped seeds with their held-out scores.
+    """List the shipped seeds: their held-out scores, and the folders that other commands take.
 
     Example: fastinn seeds list
     """
-    cards = {name: load_card(folder) for name, folder in shipped_seeds().items()}
+    folders = shipped_seeds()
+    cards = {name: load_card(path) | {"folder": str(path)} for name, path in folders.items()}
     show(cards, as_json, terminal.seed_table)
+    for path in folders.values():  # a table would fold them
+        say(as_json, str(path))
 
 
 def train_seeds(
@@ -33,11 +36,13 @@ def train_seeds(
     hidden: Annotated[int, typer.Option(help="Width.", min=8)] = PretrainConfig.hidden,
     layers: Annotated[int, typer.Option(help="Depth.", min=1)] = PretrainConfig.layers,
     heads: Annotated[int, typer.Option(help="Attention heads.", min=1)] = PretrainConfig.heads,
-    vocabulary: Annotated[int, typer.Option(min=30)] = PretrainConfig.vocabulary,
+    vocabulary: Annotated[
+        int, typer.Option(help="Word pieces of the shared tokenizer.", min=30)
+    ] = PretrainConfig.vocabulary,
     length: Annotated[int, typer.Option(help="Window.", min=8)] = PretrainConfig.length,
-    steps: Annotated[int, typer.Option(min=1)] = PretrainConfig.steps,
+    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = PretrainConfig.steps,
     batch: Annotated[int, typer.Option(help="Windows a step.", min=1)] = PretrainConfig.batch,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = PretrainConfig.lr,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.", min=0)] = PretrainConfig.lr,
     out: Out = Path("seeds"),
 ) -> None:
     """Pretrain BERTs that differ in nothing but their seed; finished ones are kept.

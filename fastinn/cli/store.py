@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fastinn.cli._options import AsJson, Overwrite, numbers
+from fastinn.cli._options import AsJson, numbers
 from fastinn.cli._terminal import say, show
 from fastinn.embed import EmbeddingStore
 from fastinn.embed.store import verify
@@ -58,7 +58,7 @@ def export_store(
     unfinished: Annotated[
         bool, typer.Option(help="Write what is committed of an unfinished store.")
     ] = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a store as Arrow, Parquet or Zarr, block by block.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastinn.embed import batches
+from fastinn.embed.model import chosen_layers
 from fastinn.embed.source import Encoded, Source
 from fastinn.embed.tokens import Window
 
@@ -51,7 +52,7 @@ class AttentionEncoder(Source):
             model, max_length=max_length, device=device, dtype=torch.float32, revision=revision
         )
         self.model.attention = "eager"  # the only one that has probabilities to show
-        wanted = range(1, self.n_layers + 1) if layers == "all" else layers
+        wanted = chosen_layers(layers, range(1, self.n_layers + 1))
         self._layers = self.model.resolve(wanted, 1)
         self.n_heads = int(self.model.config.num_attention_heads)
         self.layers = [(layer, head) for layer in self._layers for head in range(self.n_heads)]

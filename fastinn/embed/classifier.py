@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class Classifier:
         device: str | torch.device | None = None,
         precision: Precision = "exact",
     ) -> None:
-        _checks.one_of(precision, ("exact", "high", "fast"), "precision")
+        _checks.one_of(precision, get_args(Precision), "precision")
         self.source = str(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = precision

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from fastinn._types import Precision
 from fastinn.embed import batches
 from fastinn.embed.apart import are_of_one_length, check_apart
 from fastinn.embed.levels import LAYOUTS, Layout, Level
+from fastinn.embed.model import chosen_layers
 from fastinn.embed.packing import can_pack, packed, packed_attention
 from fastinn.embed.rows import Rows
 from fastinn.embed.source import Encoded, Source
@@ -53,7 +54,8 @@ class Encoder(Source):
             and AMX.
 
     Raises:
-        ValueError: If there is no such model, or it has no such layer. A model whose weights
+        ValueError: If there is no such model, it has no such layer, or ``layers`` is neither
+            numbers nor ``"all"``. A model whose weights
             cannot be read, or that reads a text otherwise when a longer one is in the same batch,
             is found out when it first runs.
     """
@@ -71,7 +73,7 @@ class Encoder(Source):
         revision: str | None = None,
     ) -> None:
         _checks.one_of(level, tuple(LAYOUTS), "level")
-        _checks.one_of(precision, ("exact", "high", "fast"), "precision")
+        _checks.one_of(precision, get_args(Precision), "precision")
         _checks.one_of(fast_dtype, (torch.bfloat16, torch.float16), "fast_dtype")
         self.level, self.precision = level, precision
         super().__init__(
@@ -82,7 +84,7 @@ class Encoder(Source):
             revision=revision,
         )
         first = 1 if level == "cls" else 0
-        wanted = range(first, self.n_layers + 1) if layers == "all" else layers
+        wanted = chosen_layers(layers, range(first, self.n_layers + 1))
         self.layers = self.model.resolve(wanted, 0)
         if precision == "fast" and not multiplies_bfloat16(self.device):
             warnings.warn(

@@ -17,7 +17,7 @@ from fastinn import _checks
 from fastinn._products import products
 from fastinn._progress import progress
 from fastinn.embed._quiet import quiet_transformers
-from fastinn.embed.cards import is_made, save_card
+from fastinn.embed.cards import begin, check_free, is_made, save_card
 from fastinn.embed.classifier import TextBatch, text_batch, text_batches, tokenise
 from fastinn.embed.corpus import Document
 from fastinn.embed.corpus.identity import identity_of_texts
@@ -83,7 +83,7 @@ def finetune(
     Raises:
         ValueError: If the model cannot be loaded, there are fewer than two classes, a validation
             label is not among those trained on, there is nothing to validate on, or the folder
-            holds another model.
+            holds another model, such as the one to train from.
     """
     for name, minimum in (("epochs", 1), ("batch", 1), ("lr", 0)):
         _checks.at_least(getattr(config, name), minimum, name)
@@ -101,6 +101,8 @@ def finetune(
     }
     if is_made(folder, made_of):
         return folder
+    _check_apart(model, folder)
+    check_free(folder)
     train, held_out = (data, validation) if validation else _divided(data, config.validation)
     classes = _classes(train, held_out)
     network, tokens = _new_classifier(model, classes, config)
@@ -122,6 +124,14 @@ def _identity(data: Labelled) -> str:
     """Return the number of rows and a hash of their texts and labels."""
     rows = (f"{label}\t{text}" for label, text in zip(data.labels, data.texts, strict=True))
     return identity_of_texts((None, row) for row in rows)
+
+
+def _check_apart(model: str, folder: Path) -> None:
+    if Path(model).is_dir() and folder.is_dir() and folder.samefile(model):
+        raise ValueError(
+            f"{folder} is the folder of the model itself, whose weights would be replaced; give "
+            "another folder"
+        )
 
 
 def _divided(data: Labelled, share: float) -> tuple[Labelled, Labelled]:
@@ -248,6 +258,7 @@ class _Trainer:
 def _save(
     network: transformers.PreTrainedModel, tokens: Tokens, folder: Path, card: dict[str, Any]
 ) -> None:
+    begin(folder)
     with quiet_transformers():
         network.cpu().save_pretrained(folder)
     tokens.tokenizer.save_pretrained(folder)

@@ -152,13 +152,16 @@ def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, line.rstrip("\r\n").split("\t")
         return
     lift_field_limit()
-    reader = csv.reader(_lines(path))
+    # Strict, for otherwise a quote that is never closed takes the rest of the file for its text.
+    reader = csv.reader(_lines(path), strict=True)
+    begin = 1
     try:
         for cells in reader:
             if cells:
                 yield reader.line_num, cells
+            begin = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num} is no csv: {error}") from None
+        raise ValueError(f"{path}:{begin} is no csv: {error}") from None
 
 
 _READERS: dict[str, Callable[[Path, str, str], Iterator[Row]]] = {

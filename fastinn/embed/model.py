@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,22 @@ class Model:
                 "it), which would be random; give a whole checkpoint"
             )
         return _without_pooler(model).eval()
+
+
+def chosen_layers(layers: object, every: range) -> Sequence[int]:
+    """Return the numbers that were asked for, or ``every`` one for ``"all"``.
+
+    Raises:
+        ValueError: If ``layers`` is something else.
+    """
+    if isinstance(layers, str) and layers == "all":
+        return every
+    # Iterating over a text would take each of its letters for a layer.
+    if not isinstance(layers, str) and isinstance(layers, Iterable):
+        numbers = list(layers)
+        if all(isinstance(layer, Integral) for layer in numbers):
+            return numbers
+    raise ValueError(f"layers is {layers!r}, expected 'all' or numbers such as [-1]")
 
 
 def blocks_of(model: transformers.PreTrainedModel) -> nn.ModuleList:

@@ -172,7 +172,12 @@ class Stream(ABC):
             source: View to map from.
             target: View to map into.
             move: Brings the rows of a block to where they are wanted, such as a GPU.
+
+        Raises:
+            ValueError: If a view is not in the stream.
         """
+        for view in (source, target):
+            _check_view(view, self.sources)
         return PairStream(self, source, target, move)
 
     def _read_ahead(self, items: Iterable[T]) -> Prefetch[T]:
@@ -238,6 +243,15 @@ def views_of(sources: Mapping[str, Readable]) -> dict[tuple[str, Any], int]:
         for seed, source in sources.items()
         for layer in source.layers
     }
+
+
+def _check_view(view: tuple[str, Any], sources: Mapping[str, Readable]) -> None:
+    if view in views_of(sources):
+        return
+    there = f"the stream has the seeds {', '.join(sources)}"
+    if view[0] in sources:
+        there = f"{view[0]} is read at {', '.join(map(str, sources[view[0]].layers))}"
+    raise ValueError(f"there is no view {view}: {there}; give a seed and one of its layers")
 
 
 def _common_level(sources: Mapping[str, Readable]) -> str:

@@ -22,7 +22,7 @@ class _End(NamedTuple):
 
 
 class Prefetch(Generic[T]):
-    """Reads ``items`` ahead in the background; iterate over it once.
+    """Reads ``items`` ahead in the background, for one iteration.
 
     An error among the items is raised where the item would have come. The thread ends when the
     items do, or when the iteration is left.
@@ -30,11 +30,15 @@ class Prefetch(Generic[T]):
     Args:
         items: What to read.
         depth: How many items at most wait to be taken.
+
+    Raises:
+        RuntimeError: If it is iterated over a second time.
     """
 
     def __init__(self, items: Iterable[T], depth: int = READ_AHEAD) -> None:
         self._items = items
         self._queue: Queue[T | _End] = Queue(depth)
+        self._begun = False
         self._left = Event()
         self._waited = self._lasted = 0.0
 
@@ -45,6 +49,11 @@ class Prefetch(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Iterate over the items in order."""
+        if self._begun:
+            raise RuntimeError(
+                "what is read ahead can be iterated over once; make a new Prefetch of the items"
+            )
+        self._begun = True
         thread = Thread(target=self._read, name="prefetch", daemon=True)
         begun = time.perf_counter()
         thread.start()

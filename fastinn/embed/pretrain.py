@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
+from fastinn import _checks
 from fastinn._products import products
 from fastinn._progress import progress
 from fastinn.embed._quiet import quiet_transformers
@@ -24,6 +26,16 @@ from fastinn.embed.corpus import Corpus
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _WARMUP = 1 / 20
+_LEAST = {
+    "hidden": 1,
+    "layers": 1,
+    "heads": 1,
+    "vocabulary": len(_SPECIAL),
+    "length": 3,  # two tokens are special
+    "steps": 1,
+    "batch": 1,
+    "lr": 0,
+}
 _UNSCORED = -100  # cross_entropy's own mark for positions that carry no loss
 
 
@@ -43,6 +55,9 @@ class PretrainConfig:
         masked: Share of the tokens that is predicted.
         precision: ``"fast"`` trains with bfloat16 products where they are the faster ones (GPUs,
             CPUs with AVX512_BF16 or AMX), ``"exact"`` with float32 ones.
+
+    Raises:
+        ValueError: If a number is too small, or ``heads`` do not divide ``hidden``.
     """
 
     hidden: int = 128
@@ -55,6 +70,15 @@ class PretrainConfig:
     lr: float = 1e-3
     masked: float = 0.15
     precision: Literal["exact", "fast"] = "fast"
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            _checks.at_least(getattr(self, name), least, name)
+        if self.hidden % self.heads:
+            raise ValueError(
+                f"hidden is {self.hidden}, which {self.heads} heads do not divide evenly; give a "
+                "multiple of them (--hidden, --heads)"
+            )
 
 
 def pretrain(
@@ -83,9 +107,7 @@ def pretrain(
     folders = {s: folder / f"seed-{s}" for s in range(first_seed, first_seed + n_seeds)}
     pending = [s for s, path in folders.items() if not is_made(path, {"seed": s, **made_of})]
     if pending:
-        tokenizer = _shared_tokenizer(corpus, folder, config)
-        train = _windows(tokenizer, corpus.split("train"), config.length)
-        test = _windows(tokenizer, corpus.split("test"), config.length)
+        tokenizer, train, test = _read(corpus, folder / "tokenizer", config)
         for seed in pending:
             model = _train(train, tokenizer, config, seed)
             scores = evaluate_mlm(model, tokenizer, train, test, masked=config.masked)
@@ -134,24 +156,48 @@ def evaluate_mlm(
     return {name: total / n for name, total in totals.items()} | {"scored_tokens": int(n)}
 
 
-def _shared_tokenizer(
-    corpus: Corpus, folder: Path, config: PretrainConfig
-) -> transformers.BertTokenizer:
-    path = folder / "tokenizer"
+def _read(
+    corpus: Corpus, path: Path, config: PretrainConfig
+) -> tuple[transformers.BertTokenizer, Tensor, Tensor]:
+    """Return the tokenizer at ``path``, made if it is not there, and the windows of both splits."""
     made_of = {"text": corpus.identity(), "vocabulary": config.vocabulary, "length": config.length}
-    if is_made(path, made_of):
-        return transformers.BertTokenizer.from_pretrained(path)
+    is_shared = is_made(path, made_of)
+    if is_shared:
+        tokenizer = transformers.BertTokenizer.from_pretrained(path)
+    else:
+        tokenizer = _new_tokenizer(corpus, config)
+    train = _windows(tokenizer, corpus.split("train"), config.length)
+    test = _windows(tokenizer, corpus.split("test"), config.length)
+    # Not before the text is known to do: settings that are mended must find the folder free.
+    if is_shared or _share(tokenizer, path, made_of):
+        return tokenizer, train, test
+    # Another process was first. Made of the same text, its tokenizer may number pieces otherwise.
+    return _read(corpus, path, config)
+
+
+def _new_tokenizer(corpus: Corpus, config: PretrainConfig) -> transformers.BertTokenizer:
     blank = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(_SPECIAL)})
     texts = (document.text for document in corpus.split("train"))
     tokenizer = blank.train_new_from_iterator(
         texts, vocab_size=config.vocabulary, show_progress=False
     )
     tokenizer.model_max_length = config.length
+    return tokenizer
+
+
+def _share(tokenizer: transformers.BertTokenizer, path: Path, made_of: Mapping[str, Any]) -> bool:
+    """Write a tokenizer for all seeds; false if another process has written one first."""
     unfinished = path.with_name(f"tokenizer.{uuid4().hex}.unfinished")
     tokenizer.save_pretrained(unfinished)
     save_card(unfinished, made_of)
-    os.replace(unfinished, path)
-    return tokenizer
+    try:
+        os.replace(unfinished, path)
+    except OSError:
+        shutil.rmtree(unfinished)
+        if not is_made(path, made_of):
+            raise
+        return False
+    return True
 
 
 def _windows(tokenizer: transformers.BertTokenizer, corpus: Corpus, length: int) -> Tensor:

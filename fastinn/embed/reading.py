@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fastinn.embed.corpus import Corpus, Cursor
 from fastinn.embed.corpus.narrowing import group_of
-from fastinn.embed.tokens import DOCUMENTS_AT_ONCE, Tokens, Window, batched
+from fastinn.embed.tokens import Tokens, Window, batched
 
 TOKENS_PER_BLOCK = 16_384
 
@@ -131,7 +131,7 @@ def _block(portions: Sequence[Sequence[_Piece]]) -> TextBlock:
 
 def _documents(tokens: Sequence[Tokens], corpus: Corpus, start: Position) -> Iterator[_Piece]:
     """Yield the documents in which any tokenizer finds a token."""
-    for batch in batched(corpus.documents(start.cursor), DOCUMENTS_AT_ONCE):
+    for batch in batched(corpus.documents(start.cursor)):
         found = [each.by_document(batch) for each in tokens]
         for document, *windows in zip(batch, *found, strict=True):
             if any(windows):
@@ -141,7 +141,7 @@ def _documents(tokens: Sequence[Tokens], corpus: Corpus, start: Position) -> Ite
 def _windows(tokens: Sequence[Tokens], corpus: Corpus, start: Position) -> Iterator[_Piece]:
     """Yield single windows, without those that were read before ``start``."""
     before, skip = start.cursor, start.window
-    for batch in batched(corpus.documents(start.cursor), DOCUMENTS_AT_ONCE):
+    for batch in batched(corpus.documents(start.cursor)):
         for document, windows in zip(batch, tokens[0].by_document(batch), strict=True):
             for i, window in enumerate(windows[skip:], start=skip + 1):
                 cursor, read = (document.end, 0) if window.last else (before, i)

@@ -24,6 +24,9 @@ class StoreStream(Stream):
     Args:
         stores: Name of each seed and its store, or a split of it.
         rows_per_block: Rows of a block.
+
+    Raises:
+        ValueError: If a document is not the same text in all stores.
     """
 
     sources: dict[str, EmbeddingStore]
@@ -32,6 +35,7 @@ class StoreStream(Stream):
         first = next(iter(stores.values()), None)
         super().__init__(stores, "" if first is None else first.name, rows_per_block)
         self.sources = dict(stores)
+        self._check_texts()
 
     def split(self, split: Split) -> Self:
         """Keep the documents of one split, decided by the place that was stored with each."""
@@ -67,6 +71,17 @@ class StoreStream(Stream):
 
     def _of(self, stores: Mapping[str, EmbeddingStore]) -> Self:
         return type(self)(stores, self.tokens_per_block)
+
+    def _check_texts(self) -> None:
+        """Refuse other texts: keys of whole documents do not show them, those of words in part."""
+        first, *others = self.sources.values()
+        for store in others:
+            document = first.first_other_text(store)
+            if document is not None:
+                raise ValueError(
+                    f"document {document} is another text in {store.path} than in {first.path}; "
+                    "extract both from the same corpus"
+                )
 
     def _blocks(self, steps: Iterator[tuple[Position, Position]]) -> Iterator[Block]:
         self.left_out = dict.fromkeys(self.sources, 0)

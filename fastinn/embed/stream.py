@@ -37,9 +37,12 @@ def stream(
         An iterable of :class:`Block`, the same at every iteration.
 
     Raises:
-        ValueError: If levels or tokenizers differ that must not, encoders and stores are mixed,
-            or there is text for stores or none for encoders.
+        TypeError: If ``sources`` is no mapping, a seed neither an encoder nor a store, or the text
+            no corpus.
+        ValueError: If levels, tokenizers or the texts of stores differ that must not, encoders
+            and stores are mixed, or there is text for stores or none for encoders.
     """
+    _check_types(sources, corpus)
     stores = {n: source for n, source in sources.items() if isinstance(source, EmbeddingStore)}
     encoders = {n: source for n, source in sources.items() if isinstance(source, Source)}
     if stores and encoders:
@@ -54,3 +57,22 @@ def stream(
     if corpus is None:
         raise ValueError("encoders need a text to read; give a corpus")
     return TextStream(encoders, corpus, tokens_per_block)
+
+
+def _check_types(sources: object, corpus: object) -> None:
+    if not isinstance(sources, Mapping):
+        raise TypeError(
+            f"sources is of type {type(sources).__name__}, expected the name of each seed and its "
+            "Encoder or EmbeddingStore, such as {'a': Encoder(...)}"
+        )
+    for name, source in sources.items():
+        if not isinstance(source, Source | EmbeddingStore):
+            raise TypeError(
+                f"seed {name!r} is of type {type(source).__name__}, expected an encoder or a "
+                "store; wrap it in Encoder(...) or EmbeddingStore(...)"
+            )
+    if not isinstance(corpus, Corpus | None):
+        raise TypeError(
+            f"corpus is of type {type(corpus).__name__}, expected a Corpus; make one with "
+            "Corpus.from_files or Corpus.from_texts"
+        )

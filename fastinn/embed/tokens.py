@@ -20,6 +20,9 @@ from fastinn.embed.words import overlaps, words
 DOCUMENTS_AT_ONCE = 64
 """As many as keep the Rust threads of a tokenizer busy."""
 
+CHARACTERS_AT_ONCE = 2_000_000
+"""What is tokenised at once takes about 126 bytes a character."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -110,7 +113,7 @@ class Tokens:
 
     def windows(self, documents: Iterable[Document]) -> Iterator[Window]:
         """Yield the windows of ``documents`` in reading order."""
-        for batch in batched(documents, DOCUMENTS_AT_ONCE):
+        for batch in batched(documents):
             for windows in self.by_document(batch):
                 yield from windows
 
@@ -158,13 +161,18 @@ def _pairs(offsets: list[tuple[int, int]], bounds: np.ndarray, marks: np.ndarray
     return torch.from_numpy(np.stack([token, word, marks[word]], axis=1))
 
 
-def batched(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    """Gather ``documents`` into lists of ``size``, the last excepted."""
+def batched(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Gather ``documents`` into lists to tokenise at once.
+
+    A list ends with ``DOCUMENTS_AT_ONCE`` of them, or as soon as it has ``CHARACTERS_AT_ONCE``.
+    """
     batch: list[Document] = []
+    held = 0
     for document in documents:
         batch.append(document)
-        if len(batch) == size:
+        held += len(document.text)
+        if len(batch) == DOCUMENTS_AT_ONCE or held >= CHARACTERS_AT_ONCE:
             yield batch
-            batch = []
+            batch, held = [], 0
     if batch:
         yield batch

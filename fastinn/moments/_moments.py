@@ -58,8 +58,8 @@ class Moments:
             rounding of the rows and products seen; what is below counts as zero.
 
     Raises:
-        ValueError: If a width is not positive, a pair names an unknown view, or there is no room;
-            see :meth:`estimate`.
+        ValueError: If a width is not positive, a pair names an unknown view, there is no room (see
+            :meth:`estimate`), or ``storage`` is no folder.
 
     Source: Chan, Golub and LeVeque 1979; Pebay 2008, SAND2008-6212.
     """
@@ -261,7 +261,7 @@ class Moments:
         return like(self._comoment(a, b, mispaired and a != b) / self.count, self._kind)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to one safetensors file with JSON metadata."""
+        """Write to one safetensors file with JSON metadata; a file that is there is replaced."""
         self.save_with(path, {})
 
     def save_with(self, path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

@@ -33,6 +33,7 @@ class MomentsSize:
 
     def check(self, storage: str | os.PathLike[str] | None = None) -> None:
         """Raise ``ValueError`` if they fit neither into memory nor, if given, into ``storage``."""
+        _check_folder(storage)
         free = free_bytes() if storage is None else shutil.disk_usage(storage).free
         if self.n_bytes <= free:
             return
@@ -49,9 +50,18 @@ def zeros(n: int, device: torch.device, storage: str | os.PathLike[str] | None) 
     """Return ``n`` float64 zeros on ``device``, or in a file in the folder ``storage``.
 
     The file has no name: it takes room until nobody refers to the tensor, and none after a crash.
+
+    Raises:
+        ValueError: If ``storage`` is no folder.
     """
+    _check_folder(storage)
     if storage is None:
         return torch.zeros(n, dtype=torch.float64, device=device)
     with tempfile.TemporaryFile(dir=Path(storage)) as file:
         file.truncate(n * 8)
         return torch.from_numpy(np.memmap(file, dtype=np.float64, mode="r+", shape=(n,)))
+
+
+def _check_folder(storage: str | os.PathLike[str] | None) -> None:
+    if storage is not None and not Path(storage).is_dir():
+        raise ValueError(f"storage {storage} is no folder; make it, or give another (--storage)")

@@ -197,6 +197,21 @@ def test_files_of_two_saves_are_not_mixed(tmp_path):
         fastinn.load_aligner(tmp_path / "1")
 
 
+def test_a_file_is_not_taken_for_a_folder(tmp_path):
+    path = tmp_path / "map"
+    path.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="map is a file; give a folder, or remove it"):
+        CCA().fit(*rows()).save(path)
+    assert path.read_text() == "mine"
+
+
+def test_a_save_replaces_the_one_before(tmp_path):
+    for seed in range(2):
+        CCA().fit(*rows(seed=seed)).save(tmp_path)
+    last, (x, _) = CCA().fit(*rows(seed=1)), rows()
+    np.testing.assert_array_equal(fastinn.load_aligner(tmp_path).transform(x), last.transform(x))
+
+
 @pytest.mark.parametrize("name", ["Aligner", "load_aligner", "BaseEstimator"])
 def test_only_aligners_are_loaded(tmp_path, name):
     type(name, (CCA,), {})().fit(*rows()).save(tmp_path)
@@ -214,9 +229,27 @@ def test_only_aligners_are_loaded(tmp_path, name):
         (lambda a, x, y: a.fit(x, y[1:]), "X has 60 rows and Y has 59"),
         (lambda a, x, y: a.score(x, y[1:]), "X has 60 rows and Y has 59"),
         (lambda a, x, y: a.score(x[:1], y[:1]), "the true rows are all equal"),
+        (lambda a, x, y: a.score(x[:, :3], y), "X has 3 features, the aligner was fitted on 4"),
+        # One column of true rows would be broadcast over all that are predicted.
+        (lambda a, x, y: a.score(x, y[:, :1]), "Y has 1 features, the aligner was fitted on 4"),
+        (lambda a, x, y: a.score_inverse(x[:, :1], y), "X has 1 features, the aligner was fitted"),
+        (lambda a, x, y: a.score_inverse(x, y[:, :3]), "Y has 3 features, the aligner was fitted"),
         (lambda a, x, y: a.transform((x * 1e3).astype(np.float16)), "result in torch.float16"),
     ],
-    ids=["width", "vector", "nan", "inverse", "fit", "score", "constant", "overflow"],
+    ids=[
+        "width",
+        "vector",
+        "nan",
+        "inverse",
+        "fit",
+        "score",
+        "constant",
+        "score of X",
+        "score of Y",
+        "inverse score of X",
+        "inverse score of Y",
+        "overflow",
+    ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_bad_input(call, message):

@@ -6,9 +6,14 @@ import warnings
 
 import pytest
 from corpus_files import BAD, WRITE
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastinn import Corpus
 from fastinn.embed import Cursor, read_labelled
+from fastinn.embed.corpus import SPLITS
+from fastinn.embed.corpus.quoting import Quoting
+from fastinn.embed.corpus.table import read_table
 
 
 @pytest.fixture
@@ -66,6 +71,26 @@ LINES = {
         'id,text\n1,good\n2,"' + 900 * 'some, ""words""\n' + '"\n3,also good\n',
         "it is longer than",
     ),
+    "a field that ends in a long line": (
+        "c.csv",
+        'text,id\ngood,1\n"a\n' + "x" * 9999 + '",2\nalso good,3\n',
+        "it is longer than",
+    ),
+    "a field that begins in a long line": (
+        "c.csv",
+        "text,id\ngood,1\n" + "x" * 9999 + ',"2\nfragment,2"\nalso good,3\n',
+        "it is longer than",
+    ),
+    "a quote within a field of a long line": (
+        "c.csv",
+        'text,id\ngood,1\n5" wide' + "x" * 9999 + ",2\nalso good,3\n",
+        "it is longer than",
+    ),
+    "a quote within a field of a long record": (
+        "c.csv",
+        'text,id\ngood,1\n"' + 150 * "some, words\n" + '",5" wide\nalso good,3\n',
+        "it is longer than",
+    ),
     "a long line in a field": (
         "c.csv",
         'id,text\n1,good\n2,"a\n' + "x" * 9999 + '\nb"\n3,also good\n',
@@ -99,6 +124,27 @@ def test_bad_and_blank_records_are_counted_in_every_format(write, kind):
     counts = {reason: left_out.count for reason, left_out in corpus.reading.left_out.items()}
     assert counts == {"not UTF-8": 1, "blank": 1, "too long": 1}
     assert (corpus.reading.documents, corpus.reading.characters) == (2, 13)
+
+
+@given(lines=st.lists(st.text('ab",', max_size=40), max_size=12), longest=st.integers(4, 40))
+def test_records_end_where_they_do_however_many_are_too_long(tmp_path_factory, lines, longest):
+    path = tmp_path_factory.mktemp("c") / "c.csv"
+    path.write_text("\n".join(["text", *lines, ""]))
+    places, expected = (
+        [(row.line, row.row, row.byte) for row in read_table(str(path), "text", most, Cursor())]
+        for most in (longest, 10_000)
+    )
+    assert places == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@given(text=st.text('ab",', max_size=20), is_open=st.booleans())
+def test_pieces_of_a_line_have_the_quotes_of_the_whole(size, text, is_open):
+    whole, divided = Quoting(is_open), Quoting(is_open)
+    whole.read(text.encode())
+    for i in range(0, len(text), size):
+        divided.read(text[i : i + size].encode())
+    assert divided.is_open == whole.is_open
 
 
 @pytest.mark.campaign("R10")
@@ -173,6 +219,19 @@ def test_readings_of_shards_add_up(write):
     for reason in ("not UTF-8", "blank"):
         assert sum(shard.reading.left_out[reason].count for shard in shards) == 300
     assert sum(shard.reading.documents for shard in shards) == 300
+
+
+def test_a_shard_that_is_read_split_by_split_counts_once(write):
+    """Also beside the corpus, whose beginning is read to tell what the rest takes."""
+    corpus = Corpus.from_file(write("c.txt", b"a\n\xff\n\n" * 300))
+    next(iter(corpus))
+    for index in range(3):
+        for split in SPLITS:
+            read(corpus.split(split).shard(index, 3))
+    assert corpus.readings.keys() == {"", "0/3", "1/3", "2/3"}
+    shards = [corpus.shard(index, 3).reading for index in range(3)]
+    assert sum(shard.documents for shard in shards) == 300
+    assert sum(shard.left_out["not UTF-8"].count for shard in shards) == 300
 
 
 def test_a_resumed_reading_names_the_right_lines(write):

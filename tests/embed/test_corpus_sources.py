@@ -38,6 +38,27 @@ def test_a_folder_stands_for_its_files_in_order_of_name(write, tmp_path):
     assert [document.end.file for document in corpus] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("given", [".", "./", "sub/..", "../here", "link/.."])
+def test_a_folder_is_called_by_its_name_however_it_is_given(write, tmp_path, monkeypatch, given):
+    write("here/sub/a.txt", "one\n")
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "link").symlink_to("sub")
+    assert Corpus.from_file(given).name == "here"
+
+
+def test_a_link_has_a_name_of_its_own(write, tmp_path):
+    """As files in caches have, which are links to what is called by its hash."""
+    (tmp_path / "wiki.txt").symlink_to(write("0f3a.txt", "one\n"))
+    assert Corpus.from_file(tmp_path / "wiki.txt").name == "wiki.txt"
+
+
+@pytest.mark.parametrize("odd", ["\u00a0", "\n", "\x1b", "\udcff"])
+def test_names_can_be_printed_whatever_files_are_called(write, odd):
+    corpus = Corpus.from_file(write(f"a{odd}b.txt", "one\n"))
+    assert corpus.name == "a?b.txt"
+    assert texts(corpus) == ["one"]
+
+
 def test_a_folder_without_text_is_named(write, tmp_path):
     write("README.md", "no text\n")
     with pytest.raises(ValueError, match="holds no file that can be read, expected one of"):

@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -87,6 +88,13 @@ def test_tokenizer_fingerprint_survives_use(seeds, texts):
     used, fresh = (Encoder(seed, layers=[1]) for seed in seeds)
     used.encode(texts)
     assert used.tokens.fingerprint() == fresh.tokens.fingerprint()
+
+
+@pytest.mark.parametrize("layers", ["last", -1, [1.5], [[1]], None], ids=str)
+def test_layers_that_are_no_numbers_are_refused(seeds, layers):
+    said = f"layers is {re.escape(repr(layers))}, expected 'all' or numbers such as \\[-1\\]"
+    with pytest.raises(ValueError, match=said):
+        Encoder(seeds[0], layers=layers)
 
 
 def test_layer_out_of_range(seeds):

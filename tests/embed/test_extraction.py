@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
 import extracted
 import pytest
@@ -189,6 +190,15 @@ def test_other_settings_are_refused(seeds, tmp_path, monkeypatch, changed, messa
     with pytest.raises(ValueError, match=message):
         run(seeds, tmp_path, **changed)
     assert committed(tmp_path) == before
+
+
+@pytest.mark.parametrize("given", [".", "a\u00a0b.txt"])
+def test_a_text_is_extracted_whatever_it_is_called(seeds, tmp_path, monkeypatch, given):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("a\u00a0b.txt").write_text("\n".join(MANY[:5]))
+    path = extract(encoders_of(seeds[:1]), Corpus.from_file(given), tmp_path)["seed-0"]
+    assert EmbeddingStore(path).name == {".": "here"}.get(given, "a?b.txt")
 
 
 def test_other_ranks_are_refused(seeds, tmp_path, monkeypatch):

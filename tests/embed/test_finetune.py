@@ -1,13 +1,16 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from labelled_texts import make_labelled
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from store_cases import tree
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from fastinn import Encoder
+from fastinn.embed import finetune as module
 from fastinn.embed.classifier import Classifier
 from fastinn.embed.finetune import FinetuneConfig, finetune
 from fastinn.embed.labelled import Labelled
@@ -87,6 +90,60 @@ def test_a_finished_folder_is_kept_and_another_run_refused(tmp_path, seeds):
     relabelled = replace(DATA, labels=DATA.labels[::-1])
     with pytest.raises(ValueError, match="holds another model: its text is"):
         finetune(seeds[0], relabelled, folder, config=QUICK)
+
+
+@pytest.fixture
+def pretrained(tmp_path, seeds):
+    """Folder of a model that nobody may replace."""
+    return shutil.copytree(seeds[0], tmp_path / "pretrained")
+
+
+@pytest.mark.parametrize("folder", ["pretrained", "link", "link/../pretrained"])
+def test_a_model_is_not_replaced_by_its_own_classifier(tmp_path, pretrained, folder):
+    (tmp_path / "link").symlink_to(pretrained)
+    before = tree(pretrained)
+    with pytest.raises(ValueError, match="is the folder of the model itself, whose weights"):
+        finetune(str(pretrained), DATA, tmp_path / folder, config=QUICK)
+    assert tree(pretrained) == before
+
+
+def test_a_model_that_was_not_made_here_is_not_replaced(seeds, pretrained):
+    before = tree(pretrained)
+    with pytest.raises(ValueError, match="holds a model that no training here has made and that"):
+        finetune(seeds[1], DATA, pretrained, config=QUICK)
+    assert tree(pretrained) == before
+
+
+class KilledError(Exception):
+    """Ends a training."""
+
+
+def kill(*_):
+    raise KilledError
+
+
+def kill_behind_the_config(network, folder):
+    network.config.save_pretrained(folder)
+    raise KilledError
+
+
+KILLS = {
+    "config alone": (PreTrainedModel, "save_pretrained", kill_behind_the_config),
+    "no card": (module, "save_card", kill),
+}
+
+
+@pytest.mark.parametrize(("where", "name", "killed"), KILLS.values(), ids=KILLS)
+def test_a_training_that_was_killed_is_run_again(tmp_path, seeds, monkeypatch, where, name, killed):
+    folder = tmp_path / "a"
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, killed)
+        with pytest.raises(KilledError):
+            finetune(seeds[0], DATA, folder, config=QUICK)
+    assert (folder / "config.json").exists()
+    finetune(seeds[0], DATA, folder, config=QUICK)
+    assert card(folder)["model"] == seeds[0]
+    assert not list(folder.glob("*unfinished*"))
 
 
 MISTAKES = {

@@ -59,6 +59,8 @@ MISTAKES = {
     "JSON list": ("a.jsonl", b"[1]", "a.jsonl:1 has no text under 'text'"),
     "fraction": ("a.jsonl", b'{"text": "x", "label": 0.5}', "a.jsonl:1 has no string or whole"),
     "true": ("a.jsonl", b'{"text": "x", "label": true}', "a.jsonl:1 has no string or whole"),
+    "csv, an open quote": ("a.csv", b'label,text\n1,x\n0,"open\n1,y\n', "a.csv:3 is no csv"),
+    "csv, a lost quote": ("a.csv", b'label,text\n0,"open\n1,"y"\n0,z\n', "a.csv:2 is no csv"),
     "csv over two lines": ("a.csv", b'"x\ny",1\nz\n', "a.csv:3 has 1 columns"),
 }
 

@@ -58,6 +58,20 @@ def test_an_iteration_that_is_left_ends_the_thread_and_closes_the_items():
     assert not readers()
 
 
+@pytest.mark.parametrize("n_taken", [1, 5])
+def test_a_second_iteration_is_refused(n_taken):
+    """It would wait for ever for items that nobody reads."""
+    ahead = Prefetch(range(5))
+    taken = iter(ahead)
+    assert [next(taken) for _ in range(n_taken)] == list(range(n_taken))
+    with pytest.raises(RuntimeError, match="can be iterated over once; make a new Prefetch"):
+        next(iter(ahead))
+    assert list(taken) == list(range(n_taken, 5))
+    with pytest.raises(RuntimeError, match="can be iterated over once; make a new Prefetch"):
+        list(ahead)
+    assert not readers()
+
+
 def test_stall_share_tells_a_slow_reader_from_a_slow_consumer():
     def slow():
         for i in range(5):

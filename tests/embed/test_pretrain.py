@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import BertTokenizer
 
 from fastinn import Corpus, Encoder
-from fastinn.embed.pretrain import PretrainConfig, _mask, pretrain
+from fastinn.embed.pretrain import PretrainConfig, _mask, _new_tokenizer, _read, pretrain
 
 TINY = PretrainConfig(
     hidden=32, layers=1, heads=2, vocabulary=60, length=16, steps=600, batch=8, lr=5e-3
@@ -97,4 +98,34 @@ def test_text_shorter_than_a_window_is_refused_before_training(tmp_path, n_texts
     corpus = Corpus.from_texts([f"one {i}" for i in range(n_texts)])
     with pytest.raises(ValueError, match=f"/{split} has .* less than a window of 16"):
         pretrain(corpus, tmp_path, n_seeds=1, config=TINY)
-    assert not (tmp_path / "seed-0").exists()
+    assert not list(tmp_path.iterdir())
+
+
+WRONG = {
+    "heads": ({"hidden": 16, "heads": 3}, "hidden is 16, which 3 heads do not divide evenly"),
+    "lr": ({"lr": -1.0}, r"lr is -1.0, expected at least 0"),
+    "steps": ({"steps": 0}, "steps is 0, expected at least 1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_settings_that_cannot_be_trained_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes)
+
+
+def test_processes_that_begin_together_share_a_tokenizer(tmp_path, trained, monkeypatch):
+    corpus, folder, _ = trained
+    path = tmp_path / "tokenizer"
+
+    def overtaken(corpus, config):
+        """Make a tokenizer while another process writes its own."""
+        shutil.copytree(folder / "tokenizer", path)
+        return _new_tokenizer(corpus, config)
+
+    monkeypatch.setattr("fastinn.embed.pretrain._new_tokenizer", overtaken)
+    tokenizer, train, _ = _read(corpus, path, TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+    others = BertTokenizer.from_pretrained(folder / "tokenizer")
+    assert tokenizer.get_vocab() == others.get_vocab()
+    assert torch.equal(train, _read(corpus, folder / "tokenizer", TINY)[1])

@@ -2,17 +2,18 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
-from extracted import encoders_of, extract_by
+from extracted import encoders_of, extract_by, small_header
 from small_models import TEXTS, make_family
 from tiny_seeds import make_texts
 from tolerances import HIDDEN_STATES
 
 import fastinn
 from fastinn import Corpus
-from fastinn.embed import EmbeddingStore
+from fastinn.embed import EmbeddingStore, extraction
 from fastinn.embed.corpus import SPLITS
 from fastinn.embed.extraction import extract
 from fastinn.embed.paired import position_of
@@ -213,9 +214,49 @@ def test_stores_of_different_lengths_are_refused(live, stores, tmp_path):
         list(fastinn.stream(unequal))
 
 
-def test_stores_of_different_texts_are_refused(live, stores, tmp_path):
-    moved = Corpus.from_texts(make_texts(150)[::-1])
-    path = extract({"seed-1": live["token"]["seed-1"]}, moved, tmp_path)["seed-1"]
-    unequal = {"a": stores["token", 1]["seed-0"], "b": EmbeddingStore(path)}
-    with pytest.raises(ValueError, match=r"row \d+ is .* in a and .* in b"):
-        list(fastinn.stream(unequal))
+@pytest.mark.parametrize("level", LEVELS)
+def test_stores_of_different_texts_are_refused(live, stores, tmp_path, level):
+    """Whatever their keys are, and wherever the first document is that differs."""
+    texts = make_texts(150)
+    changed = Corpus.from_texts([*texts[:140], *texts[:139:-1]])
+    path = extract({"seed-1": live[level]["seed-1"]}, changed, tmp_path)["seed-1"]
+    expected = stores[level, 3]["seed-0"]
+    message = f"document 140 is another text in {path} than in {expected.path}; extract both from"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fastinn.stream({"a": expected, "b": EmbeddingStore(path)})
+
+
+def stores_of(encoders, texts, folder):
+    """Stores of encoders, each of which has read texts of its own."""
+    found = {}
+    for (name, encoder), read in zip(encoders.items(), texts, strict=True):
+        path = extract({name: encoder}, Corpus.from_texts(read), folder)[name]
+        found[name] = EmbeddingStore(path)
+    return found
+
+
+@pytest.mark.parametrize("level", ["word", "sentence", "cls"])
+def test_different_texts_of_different_tokenizers_are_refused(strangers, tmp_path, level):
+    found = stores_of(encoders_of(strangers, level), [ODD, ODD[::-1]], tmp_path)
+    with pytest.raises(ValueError, match=r"document 0 is another text in .*; extract both from"):
+        fastinn.stream(found)
+
+
+@pytest.mark.parametrize("level", ["word", "sentence", "cls"])
+def test_a_store_of_more_of_the_text_is_paired(strangers, tmp_path, level):
+    encoders, text = encoders_of(strangers, level), ODD[:5]
+    found = stores_of(encoders, [ODD, text], tmp_path)
+    assert_same_rows(fastinn.stream(found), fastinn.stream(encoders, Corpus.from_texts(text)))
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+@pytest.mark.parametrize("level", LEVELS)
+def test_stores_of_one_text_are_paired_however_it_was_divided(
+    live, stores, tmp_path, monkeypatch, level, n_ranks
+):
+    monkeypatch.setattr(extraction, "StoreHeader", small_header)
+    encoder = {"seed-1": live[level]["seed-1"]}
+    path = extract_by(monkeypatch, n_ranks, encoder, TEXT, tmp_path)["seed-1"]
+    assert len(list(path.glob("tokens/*"))) > n_ranks
+    mixed = {"seed-0": stores[level, 3]["seed-0"], "seed-1": EmbeddingStore(path)}
+    assert_same_rows(fastinn.stream(mixed), fastinn.stream(live[level], TEXT))

@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -7,8 +8,10 @@ from tiny_seeds import make_texts
 
 import fastinn
 from fastinn import Corpus, Encoder, Moments
-from fastinn.embed import batches, memory
+from fastinn.embed import batches, memory, tokens
+from fastinn.embed.corpus import Document
 from fastinn.embed.pairing import check_keys
+from fastinn.embed.tokens import batched
 
 
 @pytest.fixture
@@ -43,10 +46,68 @@ def test_pair_yields_rows_and_documents(encoders, corpus):
         assert torch.equal(documents, block.keys[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("view", "there"),
+    [(("seed-0", 12), "seed-0 is read at 0, 3;"), (("seed-9", 3), "has the seeds seed-0, seed-1;")],
+    ids=["layer", "seed"],
+)
+def test_a_view_that_is_not_there_is_named_before_anything_is_read(encoders, corpus, view, there):
+    stream = fastinn.stream(encoders, corpus)
+    for views in ((view, ("seed-1", 0)), (("seed-1", 0), view)):
+        with pytest.raises(ValueError, match=f"no view {re.escape(str(view))}: .*{there}"):
+            stream.pair(*views)
+
+
 @pytest.mark.campaign("R10")
 def test_other_tokenizer_is_refused(encoders, stranger, corpus):
     with pytest.raises(ValueError, match="odd and seed-0 have different tokenizers"):
         fastinn.stream(encoders | {"odd": Encoder(stranger, layers=[0])}, corpus)
+
+
+def test_long_documents_are_not_tokenised_all_at_once():
+    """Which takes about 126 bytes a character."""
+    long, short = (Document(0, "x" * n, "") for n in (1_000_000, 1_000))
+    batches = list(batched([*[long] * 5, *[short] * 70, long, long]))
+    assert [len(batch) for batch in batches] == [2, 2, 64, 9]
+    assert [d.text for batch in batches for d in batch] == [
+        d.text for d in [*[long] * 5, *[short] * 70, long, long]
+    ]
+
+
+@pytest.mark.parametrize("level", ["token", "word", "sentence", "cls"])
+def test_what_is_tokenised_at_once_has_no_say_in_the_blocks(seeds, corpus, level, monkeypatch):
+    encoders = {"s": Encoder(seeds[0], layers=[3], level=level)}
+    expected = list(fastinn.stream(encoders, corpus, tokens_per_block=50))
+    monkeypatch.setattr(tokens, "CHARACTERS_AT_ONCE", 100)
+    found = list(fastinn.stream(encoders, corpus, tokens_per_block=50))
+    for one, other in zip(found, expected, strict=True):
+        equal_blocks(one, other)
+
+
+ODD = {
+    "no mapping": (
+        lambda encoders, corpus: ([encoders["seed-0"]], corpus),
+        "sources is of type list, exp",
+    ),
+    "one encoder": (
+        lambda encoders, corpus: (encoders["seed-0"], corpus),
+        "sources is of type Encoder",
+    ),
+    "a folder": (
+        lambda encoders, corpus: ({**encoders, "b": "path"}, corpus),
+        r"seed 'b' is of type str, expected an encoder or a store; wrap it in Encoder\(...\)",
+    ),
+    "no corpus": (
+        lambda encoders, corpus: (encoders, "wiki.txt"),
+        "corpus is of type str, expected",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ODD.values(), ids=ODD)
+def test_what_cannot_be_streamed_is_named(encoders, corpus, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        fastinn.stream(*arguments(encoders, corpus))
 
 
 def test_no_encoder_is_refused(corpus):

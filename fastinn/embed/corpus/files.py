@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
 
 from fastinn.embed.corpus.document import BEGINNING, Cursor
 from fastinn.embed.corpus.identity import identity_of_files
 from fastinn.embed.corpus.parquet import read_parquet
-from fastinn.embed.corpus.paths import changed, ending, files_at, plain_size
+from fastinn.embed.corpus.paths import changed, ending, files_at, name_of, plain_size
 from fastinn.embed.corpus.plain import read_jsonl, read_txt
 from fastinn.embed.corpus.reading import TOO_LONG, Fault
 from fastinn.embed.corpus.records import Record
@@ -32,7 +31,7 @@ class Files:
     def __init__(self, paths: Sequence[str], column: str, max_characters: int) -> None:
         if not paths:
             raise ValueError("there is no file to read; give at least one path")
-        self.name = PurePosixPath(paths[0]).name + (f"+{len(paths) - 1}" if paths[1:] else "")
+        self.name = name_of(paths[0]) + (f"+{len(paths) - 1}" if paths[1:] else "")
         self._paths = [file for path in paths for file in _readable(path)]
         self._column = column
         self._longest = _BYTES_PER_CHARACTER * max_characters

@@ -6,7 +6,7 @@ from typing import Any
 from fastinn.embed.corpus._extra import extra
 from fastinn.embed.corpus.document import BEGINNING, Cursor, digest
 from fastinn.embed.corpus.parquet import ROWS_AT_ONCE, check_column, text_rows
-from fastinn.embed.corpus.paths import changed
+from fastinn.embed.corpus.paths import changed, printable
 from fastinn.embed.corpus.records import Record
 
 
@@ -27,7 +27,7 @@ class HubDataset:
         data_files: str | Sequence[str] | None,
     ) -> None:
         datasets = extra("datasets", f"reading the data set {path}")
-        self.name = " ".join(part for part in (path, config, split) if part)
+        self.name = printable(" ".join(part for part in (path, config, split) if part))
         self._column = column
         builder = datasets.load_dataset_builder(
             path, config, revision=revision, data_files=data_files

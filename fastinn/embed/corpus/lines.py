@@ -1,6 +1,6 @@
 """Lines of a file, with the place behind each, in bounded memory."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import BinaryIO, NamedTuple
 
 from fastinn.embed.corpus.paths import changed, opened
@@ -24,7 +24,14 @@ class Line(NamedTuple):
     end: int
 
 
-def read_lines(path: str, longest: int, row: int = 0, byte: int = 0) -> Generator[Line, None, None]:
+def read_lines(
+    path: str,
+    longest: int,
+    row: int = 0,
+    byte: int = 0,
+    *,
+    skim: Callable[[bytes], None] = lambda _: None,
+) -> Generator[Line, None, None]:
     """Yield the lines behind ``row`` lines of ``byte`` bytes in all.
 
     Args:
@@ -32,6 +39,7 @@ def read_lines(path: str, longest: int, row: int = 0, byte: int = 0) -> Generato
         longest: Bytes of the longest line to hold.
         row: Lines that are behind.
         byte: Bytes that are behind.
+        skim: Is handed every line that is not held, in pieces, before that line is yielded.
 
     Raises:
         ValueError: If the file is UTF-16, or no line of it ends at ``byte``.
@@ -46,7 +54,8 @@ def read_lines(path: str, longest: int, row: int = 0, byte: int = 0) -> Generato
             encoding = "utf-8" if byte else "utf-8-sig"
             row, byte = row + 1, byte + len(data)
             if len(data) > longest and not data.endswith(b"\n"):
-                byte += _skip_line(file)
+                skim(data)
+                byte += _skip_line(file, skim)
                 yield Line(None, row, byte)
             else:
                 yield Line(data.decode(encoding, "surrogateescape").rstrip("\r\n"), row, byte)
@@ -60,10 +69,11 @@ def _stands_behind_a_line(file: BinaryIO, byte: int) -> bool:
     return bool(before) and not file.read(1)
 
 
-def _skip_line(file: BinaryIO) -> int:
+def _skip_line(file: BinaryIO, skim: Callable[[bytes], None]) -> int:
     """Read on to the end of the line; return the number of bytes."""
     skipped = 0
     while data := file.readline(_PIECE):
+        skim(data)
         skipped += len(data)
         if data.endswith(b"\n"):
             break

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,17 @@ def ending(path: str) -> str:
     """Return what says how the file is to be read: ``.csv`` for ``a.csv`` and for ``a.csv.gz``."""
     plain = PurePosixPath(path)
     return (plain.with_suffix("") if plain.suffix in _COMPRESSED else plain).suffix.lower()
+
+
+def name_of(path: str) -> str:
+    """Return what to call a file or folder in messages and reports: the last part of its path."""
+    plain = path if "://" in path else os.path.abspath(path)  # which leaves links as they are
+    return printable(PurePosixPath(plain).name or path)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with a question mark in place of each character that does not print."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def files_at(path: str) -> list[str]:

@@ -1,13 +1,13 @@
 """Tables in text files: csv with quoted fields of several lines, tsv where quotes are text."""
 
 import csv
-import re
 from collections.abc import Iterator
 from contextlib import closing
 
 from fastinn.embed.corpus.document import Cursor
-from fastinn.embed.corpus.lines import Line, read_lines
+from fastinn.embed.corpus.lines import read_lines
 from fastinn.embed.corpus.paths import ending
+from fastinn.embed.corpus.quoting import Quoting
 from fastinn.embed.corpus.reading import TOO_LONG, Fault
 from fastinn.embed.corpus.rows import Row
 
@@ -23,8 +23,7 @@ def read_table(path: str, column: str, longest: int, start: Cursor) -> Iterator[
     """
     lift_field_limit()  # `_Pulled` bounds records itself
     delimiter = "\t" if ending(path) == ".tsv" else ","
-    with closing(read_lines(path, longest)) as lines:
-        header = _Pulled(lines, longest)
+    with closing(_Pulled(path, longest)) as header:
         names = next(_contents(header, delimiter), None)
     if names is None:
         return
@@ -32,8 +31,7 @@ def read_table(path: str, column: str, longest: int, start: Cursor) -> Iterator[
         listed = ", ".join(names) if isinstance(names, list) and names else "nothing"
         raise ValueError(f"{path} has no column {column!r}, its first line names {listed}")
     row, byte = (start.row, start.byte) if start.byte else (header.row, header.byte)
-    with closing(read_lines(path, longest, row, byte)) as lines:
-        pulled = _Pulled(lines, longest)
+    with closing(_Pulled(path, longest, row, byte)) as pulled:
         for fields in _contents(pulled, delimiter):
             content = _field(fields, names, column)
             yield Row(content, pulled.begin, pulled.row, pulled.byte)
@@ -54,10 +52,15 @@ class _Pulled:
         fault: What is wrong with it.
     """
 
-    def __init__(self, lines: Iterator[Line], longest: int) -> None:
-        self._lines = lines
+    def __init__(self, path: str, longest: int, row: int = 0, byte: int = 0) -> None:
         self._longest = longest
+        self._quoting = Quoting(is_open=False)
+        self._lines = read_lines(path, longest, row, byte, skim=self._skim)
         self.begin_record()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
 
     def begin_record(self) -> None:
         """Forget the record before."""
@@ -68,6 +71,8 @@ class _Pulled:
         return self
 
     def __next__(self) -> str:
+        goes_on = self.begin > 0  # what only a quoted field does
+        self._quoting = Quoting(goes_on)
         line = next(self._lines, None)
         if line is None:
             self.fault = _UNCLOSED if self.begin else None
@@ -78,8 +83,13 @@ class _Pulled:
         if self._size <= self._longest:
             return f"{line.text}\n"
         self.fault = TOO_LONG
-        # The reader needs no more of a record that is left out than what may end it.
-        return re.sub(r'[^",\t]', "", line.text or "")
+        if line.text is not None:
+            self._skim(line.text.encode(errors="surrogateescape"))
+        # The reader needs no more of a record that is left out than whether it goes on.
+        return "" if self._quoting.is_open == goes_on else '"'
+
+    def _skim(self, piece: bytes) -> None:
+        self._quoting.read(piece)
 
 
 def _contents(pulled: _Pulled, delimiter: str) -> Iterator[list[str] | Fault]:

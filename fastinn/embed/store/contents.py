@@ -11,14 +11,14 @@ from fastinn.embed.store.shard import shards_of
 _NAMED = 8
 
 
-def check_complete(header: StoreHeader, journals: Sequence[Journal], where: object) -> None:
+def check_complete(header: StoreHeader, journals: Sequence[Journal]) -> None:
     """Raise ``ValueError`` unless every writer has closed its share."""
     at_work = [str(writer) for writer, journal in enumerate(journals) if not journal.finished]
     if at_work:
         raise ValueError(
-            f"store {where} is unfinished: writer {', '.join(at_work[:_NAMED])} of "
-            f"{header.writers} was not closed; run the extraction again to go on, or read what "
-            "is committed with unfinished=True"
+            f"it is unfinished: writer {', '.join(at_work[:_NAMED])} of {header.writers} was not "
+            "closed; run the extraction again to go on (EmbeddingStore(..., unfinished=True) and "
+            "fastinn store export --unfinished read what is committed)"
         )
 
 

@@ -48,7 +48,7 @@ def export(
     if out.suffix not in _FORMATS:
         raise ValueError(f"{out} ends in {out.suffix!r}, expected one of {', '.join(_FORMATS)}")
     if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; give another name, or overwrite")
+        raise FileExistsError(f"{out} exists; give another name, or overwrite=True (--overwrite)")
     chosen = store.resolve(layers)
     unfinished = out.with_name(f"{out.name}.{os.getpid()}.unfinished")
     try:
@@ -59,8 +59,7 @@ def export(
             for block in store.blocks(rows_per_block, chosen):
                 write(block)
                 bar.update(len(block.keys))
-        _remove(out)
-        os.replace(unfinished, out)
+        _replace(out, unfinished)
     finally:
         _remove(unfinished)
 
@@ -150,8 +149,22 @@ def _library(name: str) -> Any:
 _EXTRAS = {"pyarrow": "arrow", "zarr": "zarr"}
 
 
+def _replace(out: Path, whole: Path) -> None:
+    """Give ``whole`` the name ``out``; if it is interrupted, the old one or the new one has it."""
+    former = out.with_name(f"{out.name}.{os.getpid()}.former")
+    try:
+        if out.is_dir() or (whole.is_dir() and out.exists()):  # no rename replaces a folder
+            os.replace(out, former)
+        os.replace(whole, out)
+    except BaseException:
+        if former.exists() and not out.exists():
+            os.replace(former, out)
+        raise
+    _remove(former)
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -3,16 +3,17 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fastinn import _checks
+from fastinn._types import Precision
+from fastinn.embed.levels import Level
 from fastinn.embed.store import _disk
 from fastinn.embed.store._json import canonical, digest, parse, whole
 from fastinn.embed.store.files import Files, read_whole
 from fastinn.embed.store.layout import DTYPES, UNFINISHED
 
 HEADER = "store.json"
-LEVELS = ("token", "word", "sentence", "cls")
 _FORMAT = {"format": "fastinn-store", "version": 1}
 _DIGEST = "xxh3_128"
 _MOST_BYTES = 2**20
@@ -74,8 +75,8 @@ class StoreHeader:
             _check_text(getattr(self, name), name)
         if self.revision is not None:
             _check_text(self.revision, "revision")
-        _checks.one_of(self.level, LEVELS, "level")
-        _checks.one_of(self.precision, ("exact", "high", "fast"), "precision")
+        _checks.one_of(self.level, get_args(Level), "level")
+        _checks.one_of(self.precision, get_args(Precision), "precision")
         _checks.one_of(self.dtype, tuple(DTYPES), "dtype")
         for name, (low, high) in _RANGES.items():
             whole(getattr(self, name), low, high, name)

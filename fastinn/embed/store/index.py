@@ -51,6 +51,12 @@ class Pieces:
         piece = int(np.searchsorted(self.document, document))
         return int(self._ends[piece - 1]) if piece else 0
 
+    def first_other_text(self, other: "Pieces") -> int | None:
+        """Return the first document that both hold with different places, so of different texts."""
+        shared, here, there = np.intersect1d(self.document, other.document, return_indices=True)
+        differs = np.flatnonzero(self.place[here] != other.place[there])
+        return int(shared[differs[0]]) if len(differs) else None
+
     def in_order(self) -> "Pieces":
         """Sort by document; the pieces of one keep their order."""
         return self._at(np.argsort(self.document, kind="stable"))

@@ -6,6 +6,7 @@ from typing import Any
 from fastinn.embed.store.files import Files, files_at
 from fastinn.embed.store.header import HEADER, StoreHeader, is_store, load_header
 from fastinn.embed.store.journal import load_journal
+from fastinn.embed.store.naming import naming
 from fastinn.embed.store.shard import shards_of
 
 
@@ -26,8 +27,9 @@ def stores_below(path: str) -> list[str]:
 def overview(path: str) -> dict[str, Any]:
     """Return the header of a store, and rows, bytes and progress of each writer."""
     files = files_at(path)
-    header = load_header(files, path)
-    writers = [_progress(files, header, writer) for writer in range(header.writers)]
+    with naming(path):
+        header = load_header(files, path)
+        writers = [_progress(files, header, writer) for writer in range(header.writers)]
     return {
         **header.fields(),
         "rows": sum(writer["rows"] for writer in writers),

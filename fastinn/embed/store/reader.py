@@ -17,11 +17,12 @@ from fastinn.embed.source import Encoded
 from fastinn.embed.store._json import canonical
 from fastinn.embed.store.blocks import VerifiedBlocks
 from fastinn.embed.store.contents import check_complete, check_listing, has_begun
-from fastinn.embed.store.files import files_at
+from fastinn.embed.store.files import Files, files_at
 from fastinn.embed.store.header import StoreHeader, load_header
 from fastinn.embed.store.index import Pieces, Runs, index
 from fastinn.embed.store.journal import Journal, load_journal
 from fastinn.embed.store.layout import DTYPES, KEY_BYTES
+from fastinn.embed.store.naming import naming
 from fastinn.embed.store.shard import Shard
 
 
@@ -30,7 +31,7 @@ class EmbeddingStore:
 
     Rows are in reading order, by document, however many processes wrote them. Every block of a
     shard is checked against the journal whenever it comes from the disk, so a store with a flipped
-    byte gives an error that names the shard, and no rows.
+    byte gives an error that names the store and the shard, and no rows.
 
     Args:
         path: Folder of the store, or a URL that fsspec opens, such as ``s3://bucket/store``.
@@ -42,24 +43,17 @@ class EmbeddingStore:
 
     Raises:
         FileNotFoundError: If there is no store.
-        ValueError: If it is damaged, or unfinished; the file is named.
+        ValueError: If it is damaged, or unfinished; store and file are named.
     """
 
     def __init__(self, path: str | Path, *, unfinished: bool = False) -> None:
         self.path = path
         files = files_at(path)
-        self.header: StoreHeader = load_header(files, path)
+        with naming(path):
+            self.header: StoreHeader = load_header(files, path)
+            self.journals: list[Journal] = _journals(files, self.header, unfinished=unfinished)
         self.name = self.header.corpus
         self.layers: list[int] = list(self.header.layers)
-        self.journals: list[Journal] = [
-            load_journal(
-                files, self.header, writer, begun=not unfinished or has_begun(files, writer)
-            )
-            for writer in range(self.header.writers)
-        ]
-        if not unfinished:
-            check_complete(self.header, self.journals, path)
-        check_listing(files, self.header, self.journals)
         # A reader that goes through the rows shares one block a file between two reads.
         self._blocks = VerifiedBlocks(files, held=len(self.layers) + 1)
         commits = [commit for journal in self.journals for commit in journal.commits]
@@ -67,7 +61,8 @@ class EmbeddingStore:
             layer: [Shard(self.header, commit, layer) for commit in commits]
             for layer in (None, *self.layers)
         }
-        self._pieces = index(self._blocks, self._shards[None])
+        with naming(path):
+            self._pieces = index(self._blocks, self._shards[None])
         self._runs = Runs(self._pieces)
         self._stride = 1
 
@@ -165,6 +160,13 @@ class EmbeddingStore:
         """Return how many rows come before those of document ``document``, held or not."""
         return self._pieces.rows_before(document)
 
+    def first_other_text(self, other: "EmbeddingStore") -> int | None:
+        """Return the first document that is another text in ``other``, if both hold one.
+
+        Told by the places that were stored; see :attr:`Document.place`.
+        """
+        return self._pieces.first_other_text(other._pieces)
+
     def resolve(self, layers: Sequence[int] | None) -> list[int]:
         """Return layers as non-negative numbers in ascending order; see :meth:`read`."""
         if layers is None:
@@ -230,7 +232,20 @@ class EmbeddingStore:
         out = torch.empty(shape, dtype=dtype)
         row_bytes = KEY_BYTES if layer is None else self.header.row_bytes
         at = 0
-        for part, first, n in runs:
-            self._blocks.fill(self._shards[layer][part], first * row_bytes, out[at : at + n])
-            at += n
+        with naming(self.path):
+            for part, first, n in runs:
+                self._blocks.fill(self._shards[layer][part], first * row_bytes, out[at : at + n])
+                at += n
         return out
+
+
+def _journals(files: Files, header: StoreHeader, *, unfinished: bool) -> list[Journal]:
+    """Read the journals of all writers, and check that the shards are those they commit."""
+    found = [
+        load_journal(files, header, writer, begun=not unfinished or has_begun(files, writer))
+        for writer in range(header.writers)
+    ]
+    if not unfinished:
+        check_complete(header, found)
+    check_listing(files, header, found)
+    return found

@@ -59,6 +59,7 @@ def test_verify_has_a_line_for_every_damaged_shard(run, seeds_folder):
     code, output, _ = run("verify", seeds_folder / "a@1")
     assert code == 1
     lines = [line for line in output.splitlines() if "is damaged" in line]
+    assert [line.count(str(seeds_folder / "a@1")) for line in lines] == [1, 1]
     assert [name in line for name, line in zip(sorted(names), sorted(lines), strict=True)]
     code, output, _ = run("verify", seeds_folder / "a@1", "--json")
     assert code == 1

@@ -9,6 +9,7 @@ from store_cases import lay_out, make_header, refusal, same, tree, write_all
 
 from fastinn.embed import EmbeddingStore
 from fastinn.embed.store import verify
+from fastinn.embed.store.overview import overview
 
 MUTATIONS = [
     pytest.param(400, id="400 mutations"),
@@ -50,7 +51,7 @@ def test_any_flipped_byte_of_a_shard_is_refused_by_name(tmp_path, whole, finishe
             data = bytearray(finished[name])
             data[at] ^= 0x10
             lay_out(tmp_path, {name: bytes(data)})
-            with pytest.raises(ValueError, match=re.escape(name)):
+            with pytest.raises(ValueError, match=re.escape(f"store {tmp_path}: {name} ")):
                 EmbeddingStore(tmp_path).read(0, len(whole.keys))
         assert [name in line for line in verify(tmp_path).damages] == [True]
         lay_out(tmp_path, {name: finished[name]})
@@ -111,7 +112,7 @@ def test_missing_shards_are_named(tmp_path, finished, trials):
     for name in trials([n for n in finished if n.endswith(".safetensors")]):
         path = tmp_path / name.replace("/", "-")
         lay_out(path, {n: data for n, data in finished.items() if n != name})
-        with pytest.raises(ValueError, match=f"{re.escape(name)} is missing"):
+        with pytest.raises(ValueError, match=f"{re.escape(f'store {path}: {name}')} is missing"):
             EmbeddingStore(path)
         assert f"{name} is missing, the journal commits it" in verify(path).damages
 
@@ -182,9 +183,19 @@ def test_several_faults_are_each_named(tmp_path, whole, finished, strange, trial
 @pytest.mark.campaign("R5")
 def test_a_missing_journal_is_named(tmp_path, finished):
     lay_out(tmp_path, {n: data for n, data in finished.items() if n != "journal-1.jsonl"})
-    with pytest.raises(ValueError, match=r"journal-1.jsonl is missing: writer 1 of 2"):
+    said = re.escape(f"store {tmp_path}: journal-1.jsonl is missing: writer 1 of 2")
+    with pytest.raises(ValueError, match=said):
         EmbeddingStore(tmp_path)
     assert "journal-1.jsonl is missing" in verify(tmp_path).damages[0]
+
+
+@pytest.mark.parametrize(
+    "read", [EmbeddingStore, lambda path: overview(str(path))], ids=["read", "listed"]
+)
+def test_a_damaged_header_is_named_with_its_store(tmp_path, finished, read):
+    lay_out(tmp_path, {**finished, "store.json": b"{}"})
+    with pytest.raises(ValueError, match=re.escape(f"store {tmp_path}: store.json is of ")):
+        read(tmp_path)
 
 
 def test_a_writer_does_not_go_on_over_a_missing_shard(tmp_path, whole, finished):

@@ -1,5 +1,9 @@
 """What other tools read is what the store holds."""
 
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -69,7 +73,7 @@ def test_a_split_of_one_layer(store, tmp_path, suffix):
 def test_nothing_is_replaced_unasked_or_left_half_written(store, tmp_path, suffix):
     out = tmp_path / f"out{suffix}"
     export(EmbeddingStore(store), out)
-    with pytest.raises(FileExistsError, match="exists; give another name, or overwrite"):
+    with pytest.raises(FileExistsError, match=r"give another name, or .*\(--overwrite\)"):
         export(EmbeddingStore(store), out)
     export(EmbeddingStore(store), out, layers=[0], overwrite=True)
     assert list(READERS[suffix](out)[1]) == ["layer_00"]
@@ -78,6 +82,55 @@ def test_nothing_is_replaced_unasked_or_left_half_written(store, tmp_path, suffi
     with pytest.raises(ValueError, match="part-0-1"):
         export(damaged, out, overwrite=True)
     assert list(READERS[suffix](out)[1]) == ["layer_00"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_an_export_that_gets_no_name_leaves_the_old_one(store, tmp_path, monkeypatch, suffix):
+    out = tmp_path / f"out{suffix}"
+    export(EmbeddingStore(store), out, layers=[3])
+    renamed = os.replace
+
+    def interrupted(source, target):
+        if Path(target) == out and "unfinished" in Path(source).name:
+            raise KeyboardInterrupt
+        renamed(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(EmbeddingStore(store), out, layers=[0], overwrite=True)
+    assert list(READERS[suffix](out)[1]) == ["layer_03"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_new_folder_is_whole_before_the_old_one_is_removed(store, tmp_path, monkeypatch):
+    out = tmp_path / "out.zarr"
+    export(EmbeddingStore(store), out, layers=[3])
+    removed = shutil.rmtree
+
+    def interrupted(path):
+        next(file for file in path.rglob("*") if file.is_file()).unlink()
+        monkeypatch.setattr(shutil, "rmtree", removed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(EmbeddingStore(store), out, layers=[0], overwrite=True)
+    keys, rows = from_zarr(out)
+    assert len(keys) == len(EmbeddingStore(store))
+    assert list(rows) == ["layer_00"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("file", ".zarr"), ("folder", ".parquet")])
+def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(store, tmp_path, old, new):
+    out = tmp_path / f"out{new}"
+    if old == "file":
+        out.write_text("old")
+    else:
+        out.mkdir()
+        (out / "part").write_text("old")
+    export(EmbeddingStore(store), out, overwrite=True)
+    assert len(READERS[new](out)[0]) == len(EmbeddingStore(store))
     assert len(list(tmp_path.iterdir())) == 2
 
 
