@@ -122,7 +122,7 @@ def percentile_interval(
     """Return ``estimate`` with the range that the middle of its resamples takes, and some more.
 
     Resamples of few groups spread too little, and that spread is known badly: percentiles of 4
-    groups hold the truth in three cases of four, not in 95 %. So the ends lie as much further
+    groups hold the truth in four cases of five, not in 95 %. So the ends lie as much further
     from the estimate as those of a t interval do from those of a normal one of the same resamples:
     1.9 times as far for 4 groups, 1.2 times for 10, 1.02 times for 100.
 
