@@ -72,7 +72,8 @@ class Errors:
         if not self._resamples.vary:
             return kept
         resampled, n_groups = self._resampled(record)[0], self._held_out.n_groups
-        return kept | percentile_interval(record["r2"], resampled, n_groups).named("r2")
+        found = percentile_interval(record["r2"], resampled, n_groups, most=1.0)
+        return kept | found.named("r2")
 
     def _cycle(self, record: Record) -> Record:
         kept = _without_sums(record)
@@ -131,7 +132,8 @@ class Errors:
         for direction, sides in self._directed(group):
             values = _stacked([self._resampled(group[pair]) for pair in sides])
             estimate = np.mean([group[pair]["r2"] for pair in sides])
-            yield {**_cell(cell), "direction": direction, **self._mean(estimate, values, sides)}
+            mean = self._mean(estimate, values, sides, most=1.0)
+            yield {**_cell(cell), "direction": direction, **mean}
 
     def _differences(self, cells: Mapping[Cell, Mapping[Any, Record]]) -> Iterator[Record]:
         """Subtract methods pair by pair, on the pairs and rows that both were scored on."""
@@ -179,7 +181,7 @@ class Errors:
             values = 1 - np.stack([self._resamples.relative_error(apart) for apart, _ in sums])
         shares = [sum(apart[0]) / sum(whole[0]) for apart, whole in sums]
         share = {"error_share": float(np.mean(shares))}
-        return share | self._mean(float(np.mean(estimates)), values, sides)
+        return share | self._mean(float(np.mean(estimates)), values, sides, most=1.0)
 
     def _similarities(self, records: Iterable[Record]) -> Iterator[Record]:
         """Average similarities, which vary with the seeds only: no rows are kept for them."""
@@ -192,19 +194,21 @@ class Errors:
             values = np.array([[record["value"]] for record in group])
             sides = tuple((record["a"], record["b"]) for record in group)
             place = {"measure": measure, "layer_a": layer_a, "layer_b": layer_b}
-            yield place | self._mean(values.mean(), values, sides)
+            yield place | self._mean(values.mean(), values, sides, most=1.0)
 
     def _has_sums(self, record: Record) -> bool:
         return _place(record) in self._sums
 
-    def _mean(self, estimate: float, values: np.ndarray, sides: Sides) -> Record:
+    def _mean(
+        self, estimate: float, values: np.ndarray, sides: Sides, *, most: float = math.inf
+    ) -> Record:
         """Return a mean over pairs, its interval and what both are of."""
         documents = values.shape[1] > 1
         n_seeds = len({seed for pair in sides for seed in pair})
         drawn = [self._held_out.n_groups] * documents + [n_seeds] * (n_seeds >= FEWEST_SEEDS)
         resampled = self._resamples.mean(values, sides) if drawn else ()
         return {
-            **interval_record(float(estimate), resampled, min(drawn, default=0)),
+            **interval_record(float(estimate), resampled, min(drawn, default=0), most=most),
             "over": drawn_over(sides, documents=documents),
             "n_pairs": len(sides),
             "n_seeds": n_seeds,
@@ -231,7 +235,7 @@ def target_means(scores: Iterable[Record]) -> list[Record]:
         resampled = resampled_means(values) if several else ()
         place = dict(zip(("method", "source", "target_layer"), cell, strict=True))
         sizes = {"over": "seeds" if several else "", "n_seeds": len(values)}
-        mean = interval_record(float(np.mean(values)), resampled, len(values))
+        mean = interval_record(float(np.mean(values)), resampled, len(values), most=1.0)
         found.append({**place, **mean, **sizes})
     return found
 

@@ -103,7 +103,7 @@ def r2_interval(true: Array, predicted: Array, documents: np.ndarray) -> Interva
     if not resamples.vary:
         return Interval(r2_score(rows, guess), math.nan, math.nan)
     error = resamples.relative_error(held_out.sums(rows, guess)[DOCUMENTS])
-    return percentile_interval(r2_score(rows, guess), 1 - error, held_out.n_groups)
+    return percentile_interval(r2_score(rows, guess), 1 - error, held_out.n_groups, most=1.0)
 
 
 def drawn_over(sides: Sides, *, documents: bool) -> str:
@@ -114,7 +114,11 @@ def drawn_over(sides: Sides, *, documents: bool) -> str:
 
 
 def interval_record(
-    estimate: float, resampled: Sequence[float] | np.ndarray, n_groups: int
+    estimate: float,
+    resampled: Sequence[float] | np.ndarray,
+    n_groups: int,
+    *,
+    most: float = math.inf,
 ) -> dict[str, float]:
     """Return an estimate with its 95 % interval, or alone if there are no resamples.
 
@@ -122,8 +126,9 @@ def interval_record(
         estimate: See :func:`percentile_interval`, as for the others.
         resampled: Likewise.
         n_groups: Likewise.
+        most: Likewise.
     """
     if not len(resampled):
         return {"mean": estimate}
-    found: Interval = percentile_interval(estimate, np.asarray(resampled), n_groups)
+    found: Interval = percentile_interval(estimate, np.asarray(resampled), n_groups, most=most)
     return found.record()

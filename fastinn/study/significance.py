@@ -117,7 +117,12 @@ def multiplicities(n_groups: int, n: int, draws: np.random.Generator) -> np.ndar
 
 
 def percentile_interval(
-    estimate: float, resampled: np.ndarray, n_groups: int, confidence: float = 0.95
+    estimate: float,
+    resampled: np.ndarray,
+    n_groups: int,
+    confidence: float = 0.95,
+    *,
+    most: float = math.inf,
 ) -> Interval:
     """Return ``estimate`` with the range that the middle of its resamples takes, and some more.
 
@@ -132,6 +137,7 @@ def percentile_interval(
         n_groups: How many groups were drawn from, at least 2; if groups of several kinds were, the
             fewest of a kind, which is cautious where another kind decides.
         confidence: Share of such intervals that hold the true statistic, in (0, 1).
+        most: Largest value that the statistic can take, such as the 1 of an R2.
 
     Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, on narrowness bias
     (arXiv 1411.5279). It asks for outer percentiles, which resamples of a few groups lack.
@@ -144,7 +150,7 @@ def percentile_interval(
     return Interval(
         estimate,
         float(low - more * max(estimate - low, 0)),
-        float(high + more * max(high - estimate, 0)),
+        min(most, float(high + more * max(high - estimate, 0))),
     )
 
 

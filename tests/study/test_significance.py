@@ -41,6 +41,11 @@ def test_few_groups_stretch_the_percentiles_as_they_do_a_t_interval():
         assert (found.low, found.high) == pytest.approx((1 - margin, 1 + margin), rel=1e-3)
 
 
+def test_no_interval_reaches_beyond_what_the_statistic_can_be():
+    found = percentile_interval(0.9, np.linspace(0.5, 1.0, 101), 4, most=1.0)
+    assert (found.high, found.low < 0.4) == (1.0, True)
+
+
 def test_an_end_on_the_wrong_side_stays():
     found = percentile_interval(-2.0, np.linspace(-1, 3, 4001), 4)
     assert found.low == pytest.approx(-0.9)
